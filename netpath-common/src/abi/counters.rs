@@ -1,0 +1,78 @@
+//! Counters by the way that packets took.
+
+use super::abi;
+
+abi! {
+    /// Packets and bytes (of the frame) on one CPU.
+    pub struct Traffic[16] {
+        /// Packets; a merged (GRO or GSO) packet counts once.
+        pub packets: u64,
+        /// Bytes of the frames.
+        pub bytes: u64,
+    }
+}
+
+/// Defines [`PathCount`] with its counter index, its stable name and its explanation.
+macro_rules! path_counts {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// The way a packet took. The number is the index in the map `traffic`.
+        #[repr(u32)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum PathCount {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl PathCount {
+            /// Every way, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable name that the command line and metrics show.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for an operator.
+            #[must_use]
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+path_counts! {
+    /// Container to world, source translated.
+    MasqueradeOut = 0, "masquerade_out";
+    /// World to container, answer to a masqueraded flow.
+    MasqueradeIn = 1, "masquerade_in";
+    /// World to container through a published port.
+    PublishedIn = 2, "published_in";
+    /// Container to world, answer from a published port.
+    PublishedOut = 3, "published_out";
+    /// Container to container of one network.
+    Local = 4, "local";
+    /// Host to container.
+    HostToContainer = 5, "host_to_container";
+    /// Container to the host itself.
+    ContainerToHost = 6, "container_to_host";
+    /// ICMP errors translated with the flow that they quote.
+    IcmpError = 7, "icmp_error";
+    /// Left to the kernel: the flow belongs to nf_conntrack.
+    Handover = 8, "handover";
+    /// Left to the kernel: not netpath's to carry (other protocols, broadcast, addresses of others).
+    ToKernel = 9, "to_kernel";
+    /// Left to the kernel so that it answers the sender with an ICMP error (size, time to live, no route).
+    KernelAnswers = 10, "kernel_answers";
+    /// New flows opened.
+    FlowsOpened = 11, "flows_opened";
+    /// Flows deleted by the collector.
+    FlowsCollected = 12, "flows_collected";
+}
+
+impl PathCount {
+    /// Slots of the counter map: more than ways, so that a later version can add some to a pinned map.
+    pub const SLOTS: u32 = 64;
+}
+
+const _: () = assert!(PathCount::ALL.len() <= PathCount::SLOTS as usize, "every way has a counter");

@@ -1,0 +1,53 @@
+//! Endpoints (a container's address on one network) and hops (where a packet leaves the host).
+
+use super::{Mac, abi};
+
+abi! {
+    /// A container's address on one network.
+    pub struct Endpoint[24] {
+        /// The host side of the container's veth.
+        pub ifindex: u32,
+        /// The bridge of the network.
+        pub bridge_ifindex: u32,
+        /// Index in the map of hops.
+        pub hop: u32,
+        /// Number of the network, given by the daemon; the same for all endpoints of one network. Never 0.
+        pub network: u16,
+        /// The container's Ethernet address.
+        pub mac: Mac,
+        /// Zero.
+        pub reserved: [u8; 4],
+    }
+}
+
+abi! {
+    /// Where a packet leaves the host. Flows point here, so that one write moves or ends all flows of an endpoint.
+    pub struct Hop[24] {
+        /// The host side of the container's veth, or the uplink.
+        pub ifindex: u32,
+        /// The largest IPv4 packet that this link takes, in bytes.
+        pub mtu: u32,
+        /// Raised each time the slot gets another meaning: flows that remember another generation have ended.
+        pub generation: u16,
+        /// [`HopKind`].
+        pub kind: u8,
+        /// Zero.
+        pub reserved: u8,
+        /// Endpoint: the container's Ethernet address, the frame's destination. Uplink: zero, the kernel resolves it.
+        pub destination_mac: Mac,
+        /// Endpoint: the bridge's Ethernet address, the frame's source. Uplink: zero.
+        pub source_mac: Mac,
+    }
+}
+
+/// What a hop is.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HopKind {
+    /// The slot is free; packets of flows that point here are dropped or open anew.
+    Free = 0,
+    /// A container's veth: the packet enters the container's network namespace.
+    Endpoint = 1,
+    /// An uplink: the kernel's neighbour table gives the next Ethernet address.
+    Uplink = 2,
+}

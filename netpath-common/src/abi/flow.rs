@@ -1,0 +1,193 @@
+//! The flow table: one entry per direction of a flow, each self-sufficient.
+//!
+//! The key of an entry is the packet as it arrives, the value is the packet as it leaves and where it goes. So one
+//! look-up serves a packet of a known flow. The key of the opposite direction is the value's tuple, reversed
+//! ([`Flow::reply_key`]): the two entries find each other without a pointer.
+
+use super::{Address, Port, abi};
+
+abi! {
+    /// The packet as it arrives. For ICMP echo the identifier takes the port's place: of the source in a request,
+    /// of the destination in a reply; the other port is zero.
+    #[derive(Hash, PartialOrd, Ord)]
+    pub struct FlowKey[16] {
+        /// Source address.
+        pub source: Address,
+        /// Destination address.
+        pub destination: Address,
+        /// Source port.
+        pub source_port: Port,
+        /// Destination port.
+        pub destination_port: Port,
+        /// IP protocol number: 1 (ICMP), 6 (TCP) or 17 (UDP).
+        pub protocol: u8,
+        /// Zero.
+        pub reserved: [u8; 3],
+    }
+}
+
+impl FlowKey {
+    /// The tuple of a packet that answers this one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            reserved: [0; 3],
+        }
+    }
+}
+
+abi! {
+    /// One direction of a flow: how its packets leave.
+    pub struct Flow[40] {
+        /// When a packet of this direction was last seen, in nanoseconds of the kernel's monotonic clock; written at
+        /// most about once a second.
+        pub last_seen_ns: u64,
+        /// Source address as the packet leaves.
+        pub source: Address,
+        /// Destination address as the packet leaves.
+        pub destination: Address,
+        /// Source port as the packet leaves.
+        pub source_port: Port,
+        /// Destination port as the packet leaves.
+        pub destination_port: Port,
+        /// RFC 1624 difference of the two addresses, folded, in the packet's byte order: for the IPv4 header and,
+        /// through the pseudo-header, for TCP and UDP.
+        pub address_delta: u16,
+        /// RFC 1624 difference of the two ports or of the echo identifier, folded, in the packet's byte order.
+        pub port_delta: u16,
+        /// Index in the map of hops: where the packet goes.
+        pub hop: u32,
+        /// The hop's generation when the flow began. Another one now: the flow has ended.
+        pub hop_generation: u16,
+        /// What this direction has shown so far: bits of [`Seen`].
+        pub seen: u8,
+        /// [`Direction`] in bit 0, [`FlowKind`] in bits 1 to 3.
+        pub role: u8,
+        /// The interface that packets of this direction must come in by; 0: any.
+        pub ingress_ifindex: u32,
+        /// The Docker network of the container: [`super::Endpoint::network`].
+        pub network: u16,
+        /// Zero.
+        pub reserved: u16,
+    }
+}
+
+/// Which way a packet of a flow goes.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The way of the packet that opened the flow.
+    Original = 0,
+    /// The way of the answers.
+    Reply = 1,
+}
+
+/// What netpath does for a flow.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FlowKind {
+    /// A container reaches the world; its source becomes the host's (SNAT).
+    Masquerade = 0,
+    /// The world reaches a published port; the destination becomes the container's (DNAT).
+    Published = 1,
+}
+
+impl Flow {
+    /// Packs direction and kind into [`Flow::role`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack_role(direction: Direction, kind: FlowKind) -> u8 {
+        direction as u8 | (kind as u8) << 1
+    }
+
+    /// Which way packets of this entry go.
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        if self.role & 1 == 0 { Direction::Original } else { Direction::Reply }
+    }
+
+    /// What netpath does for this flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(&self) -> FlowKind {
+        if self.role >> 1 & 7 == FlowKind::Published as u8 { FlowKind::Published } else { FlowKind::Masquerade }
+    }
+
+    /// The key of the opposite direction's entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reply_key(&self, protocol: u8) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Bits of [`Flow::seen`]: what a direction has shown. Each direction writes only its own.
+pub struct Seen;
+
+impl Seen {
+    /// Any packet at all.
+    pub const PACKET: u8 = 1;
+    /// A TCP SYN.
+    pub const SYN: u8 = 2;
+    /// A TCP ACK.
+    pub const ACK: u8 = 4;
+    /// A TCP FIN.
+    pub const FIN: u8 = 8;
+    /// A TCP RST.
+    pub const RST: u8 = 16;
+}
+
+abi! {
+    /// A flow that nf_conntrack had before netpath came and that stays with it until it ends.
+    pub struct Handover[16] {
+        /// When a packet of the flow was last passed to the kernel, in nanoseconds of the monotonic clock.
+        pub last_seen_ns: u64,
+        /// Without a packet for so long, in nanoseconds, the flow has ended.
+        pub timeout_ns: u64,
+    }
+}
+
+abi! {
+    /// Names the fragments of one datagram (RFC 791).
+    #[derive(Hash)]
+    pub struct FragmentKey[12] {
+        /// Source address as it arrives.
+        pub source: Address,
+        /// Destination address as it arrives.
+        pub destination: Address,
+        /// The IPv4 identification field.
+        pub identification: [u8; 2],
+        /// IP protocol number.
+        pub protocol: u8,
+        /// Zero.
+        pub reserved: u8,
+    }
+}
+
+abi! {
+    /// The ports that only the first fragment carries.
+    pub struct FragmentPorts[16] {
+        /// When the first fragment came, in nanoseconds of the monotonic clock.
+        pub seen_ns: u64,
+        /// Source port, or the identifier of an echo request.
+        pub source_port: Port,
+        /// Destination port, or the identifier of an echo reply.
+        pub destination_port: Port,
+        /// Zero.
+        pub reserved: u32,
+    }
+}

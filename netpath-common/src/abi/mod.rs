@@ -1,0 +1,47 @@
+//! Every type that is stored in a map, once, and nothing else.
+//!
+//! All of them are plain old data without padding. Addresses and ports are byte arrays in network order, so that a
+//! packet's bytes are compared and copied without conversion; everything else is in host order. A change of any of
+//! these types is a change of the schema: raise [`names::SCHEMA`].
+
+pub mod config;
+pub mod counters;
+pub mod endpoint;
+pub mod flow;
+pub mod names;
+pub mod published;
+pub mod uplink;
+
+pub use config::{Config, Mode};
+pub use counters::{PathCount, Traffic};
+pub use endpoint::{Endpoint, Hop, HopKind};
+pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, Seen};
+pub use published::{Published, PublishedKey};
+pub use uplink::{Uplink, UplinkAddress};
+
+/// An IPv4 address in network byte order.
+pub type Address = [u8; 4];
+/// A port, or an ICMP echo identifier, in network byte order.
+pub type Port = [u8; 2];
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// Declares a map type: `repr(C)`, plain old data (checked for padding by bytemuck), `aya::Pod` for userspace, and its
+/// size, which is part of the schema.
+macro_rules! abi {
+    ($(#[$meta:meta])* pub struct $name:ident[$size:literal] { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)+ }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type,)+ }
+
+        const _: () = assert!(size_of::<$name>() == $size, "the size is part of the schema");
+
+        // SAFETY: bytemuck::Pod, derived above, already proves that every bit pattern is valid and that there is no
+        // padding, which is all that aya::Pod asks for.
+        #[cfg(feature = "user")]
+        #[expect(unsafe_code, reason = "the one place where a map type is declared plain old data to aya")]
+        unsafe impl aya::Pod for $name {}
+    };
+}
+pub(crate) use abi;

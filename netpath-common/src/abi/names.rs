@@ -1,0 +1,61 @@
+//! Names of maps, programs and pins. No other file spells one.
+//!
+//! A map's pin is named `<map>_v<SCHEMA>`: a daemon with another schema doesn't mistake it for its own.
+
+/// Version of all map layouts together. Raised when a type in [`crate::abi`] or the meaning of a field changes.
+pub const SCHEMA: u32 = 1;
+
+/// Map names, as declared in the eBPF object.
+pub mod map {
+    /// Flows: [`crate::abi::FlowKey`] to [`crate::abi::Flow`].
+    pub const FLOWS: &str = "FLOWS";
+    /// Endpoints: address to [`crate::abi::Endpoint`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Hops: index to [`crate::abi::Hop`].
+    pub const HOPS: &str = "HOPS";
+    /// Published ports: [`crate::abi::PublishedKey`] to [`crate::abi::Published`].
+    pub const PUBLISHED: &str = "PUBLISHED";
+    /// Uplinks: ifindex to [`crate::abi::Uplink`].
+    pub const UPLINKS: &str = "UPLINKS";
+    /// The host's own addresses: address to 1.
+    pub const HOST_ADDRESSES: &str = "HOST_ADDRESSES";
+    /// Flows that stay with nf_conntrack: [`crate::abi::FlowKey`] to [`crate::abi::Handover`].
+    pub const HANDOVER: &str = "HANDOVER";
+    /// Ports of a fragmented datagram: [`crate::abi::FragmentKey`] to [`crate::abi::FragmentPorts`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// The configuration: index 0 to [`crate::abi::Config`].
+    pub const CONFIG: &str = "CONFIG";
+    /// Dropped packets by [`crate::drop::DropReason`], per CPU.
+    pub const DROPS: &str = "DROPS";
+    /// Packets and bytes by [`crate::abi::PathCount`], per CPU.
+    pub const TRAFFIC: &str = "TRAFFIC";
+
+    /// Every map, in the order above. All of them are pinned.
+    pub const ALL: &[&str] = &[
+        FLOWS,
+        ENDPOINTS,
+        HOPS,
+        PUBLISHED,
+        UPLINKS,
+        HOST_ADDRESSES,
+        HANDOVER,
+        FRAGMENTS,
+        CONFIG,
+        DROPS,
+        TRAFFIC,
+    ];
+}
+
+/// Program names, as declared in the eBPF object. At most 15 characters, so that the kernel shows them whole.
+pub mod program {
+    /// XDP on an uplink: early drops.
+    pub const XDP_UPLINK: &str = "np_xdp_uplink";
+    /// tc ingress on an uplink: packets from the wire.
+    pub const UPLINK: &str = "np_uplink";
+    /// tc ingress on the host side of a container's veth: packets from the container.
+    pub const CONTAINER: &str = "np_container";
+    /// tc egress on a bridge: packets from the host to its containers.
+    pub const BRIDGE: &str = "np_bridge";
+    /// Never attached: deletes expired flows that userspace hands it as packet data.
+    pub const COLLECT: &str = "np_collect";
+}

@@ -1,0 +1,92 @@
+//! The one numbered list of reasons for which netpath drops a packet.
+//!
+//! A number is never given a second meaning and never reused: it is the index of a counter in the pinned map
+//! `drops`, which outlives the daemon that made it.
+
+/// Defines [`DropReason`] with its counter index, its stable name and its explanation.
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// Why a packet was dropped. The number is the index in the map `drops`.
+        #[repr(u32)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable name that the command line and metrics show.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for an operator.
+            #[must_use]
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends before its headers do.
+    Truncated = 0, "truncated";
+    /// The IPv4 header is invalid: version, header length or total length.
+    MalformedIpv4 = 1, "malformed_ipv4";
+    /// The TCP, UDP or ICMP header is invalid: its length disagrees with the packet.
+    MalformedTransport = 2, "malformed_transport";
+    /// A frame from the wire was addressed straight to a container.
+    DirectToContainer = 3, "direct_to_container";
+    /// No free port was left for a new flow.
+    PortsExhausted = 4, "ports_exhausted";
+    /// The flow table is full.
+    FlowTableFull = 5, "flow_table_full";
+    /// The packet belongs to no flow and may not open one (sole mode).
+    NoFlow = 6, "no_flow";
+    /// A container sent with a source address that isn't its own (sole mode).
+    ForeignSource = 7, "foreign_source";
+    /// The route leads out of an interface that netpath doesn't translate for (sole mode).
+    NotAnUplink = 8, "not_an_uplink";
+    /// The packet is larger than the next link and may be neither fragmented nor handed to the kernel.
+    TooBig = 9, "too_big";
+    /// The time to live ended and the kernel can't answer for this packet.
+    TtlExpired = 10, "ttl_expired";
+    /// The protocol isn't translated (sole mode).
+    UnsupportedProtocol = 11, "unsupported_protocol";
+    /// A fragment whose first fragment wasn't seen (sole mode).
+    FragmentUnknown = 12, "fragment_unknown";
+    /// An ICMP error that quotes no flow (sole mode).
+    IcmpErrorUnrelated = 13, "icmp_error_unrelated";
+    /// The packet's headers couldn't be rewritten; the kernel refused a write.
+    RewriteFailed = 14, "rewrite_failed";
+    /// A container addressed a container of another network (sole mode).
+    OtherNetwork = 15, "other_network";
+    /// The next hop of a flow is gone.
+    HopGone = 16, "hop_gone";
+}
+
+impl DropReason {
+    /// Slots of the counter map: more than reasons, so that a later version can add some to a pinned map.
+    pub const SLOTS: u32 = 64;
+}
+
+const _: () = assert!(DropReason::ALL.len() <= DropReason::SLOTS as usize, "every reason has a counter");
+
+#[cfg(test)]
+mod tests {
+    use super::DropReason;
+
+    #[test]
+    fn numbers_are_their_position_and_names_are_unique() {
+        for (position, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, position);
+            assert!(!reason.explanation().is_empty());
+        }
+        let names: std::collections::BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+}

@@ -1,0 +1,20 @@
+//! The packet path of netpath as pure logic, and the types that cross between kernel and userspace.
+//!
+//! Nothing in this crate calls a BPF helper, reads a clock or touches a map: it sees a packet through
+//! [`packet::Packet`] and everything else through [`tables::Tables`]. That is why the same code runs inside the
+//! kernel, in `cargo test` and under the fuzzer.
+//!
+//! The way of a packet, one module per step:
+//!
+//! 1. [`parse`]: bytes to [`parse::Headers`]; malformed ones are refused with a [`drop::DropReason`].
+//! 2. [`path`]: classify. One file per direction, each readable from top to bottom.
+//! 3. [`conntrack`]: track. The state of a flow, its lifetime, and opening a new one.
+//! 4. [`nat`]: translate. Choosing a port, and the only writer of headers.
+//! 5. [`forward`]: forward. Where the packet goes next.
+//!
+//! [`abi`] holds every type that is stored in a map, once.
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod drop;

@@ -1,0 +1,1 @@
+//! The steps from one state to another.

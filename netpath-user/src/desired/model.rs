@@ -1,0 +1,195 @@
+//! The state of the dataplane as values: what should be in the maps and where programs should be attached.
+//!
+//! The same type describes what is wanted and what is there. It knows nothing of Docker, of aya or of map layouts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use netpath_common::abi::Mode;
+use serde::{Deserialize, Serialize};
+
+/// An interface index in the daemon's network namespace.
+pub type IfIndex = u32;
+
+/// TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Transmission Control Protocol.
+    Tcp,
+    /// User Datagram Protocol.
+    Udp,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// A container's address on one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host side of the container's veth.
+    pub ifindex: IfIndex,
+    /// The network's bridge.
+    pub bridge_ifindex: IfIndex,
+    /// The container's Ethernet address.
+    pub mac: [u8; 6],
+    /// The bridge's Ethernet address.
+    pub bridge_mac: [u8; 6],
+    /// The network's number, never 0, the same for all endpoints of one network.
+    pub network: u16,
+    /// The largest IPv4 packet that the veth takes.
+    pub mtu: u32,
+}
+
+/// A published port as a client addresses it; the address 0.0.0.0 stands for each of the host's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublishedPort {
+    /// Host address.
+    pub address: Ipv4Addr,
+    /// Host port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// Where a published port leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedTarget {
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// The container's port.
+    pub port: u16,
+}
+
+/// An uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Addresses and prefix lengths, primary ones in the kernel's order; not empty.
+    pub addresses: Vec<(Ipv4Addr, u8)>,
+    /// The largest IPv4 packet that the uplink takes.
+    pub mtu: u32,
+}
+
+/// Which program runs where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// `np_uplink` at tc ingress.
+    Uplink,
+    /// `np_xdp_uplink`; the mode is the dataplane's choice.
+    XdpUplink,
+    /// `np_container` at tc ingress.
+    Container,
+    /// `np_bridge` at tc egress.
+    Bridge,
+}
+
+/// One program on one interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attachment {
+    /// The interface.
+    pub ifindex: IfIndex,
+    /// The program.
+    pub hook: Hook,
+}
+
+/// All that the dataplane holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// How netpath shares the host with dockerd.
+    pub mode: Mode,
+    /// Endpoints by address.
+    pub endpoints: BTreeMap<Ipv4Addr, Endpoint>,
+    /// Published ports.
+    pub published: BTreeMap<PublishedPort, PublishedTarget>,
+    /// Uplinks by interface.
+    pub uplinks: BTreeMap<IfIndex, Uplink>,
+    /// Every address of the host itself, bridges' gateways included.
+    pub host_addresses: BTreeSet<Ipv4Addr>,
+    /// Where programs are attached.
+    pub attachments: BTreeSet<Attachment>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Takeover,
+            endpoints: BTreeMap::new(),
+            published: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            host_addresses: BTreeSet::new(),
+            attachments: BTreeSet::new(),
+        }
+    }
+}
+
+impl State {
+    /// Makes one change. Setting what is there replaces it; removing what isn't there does nothing.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::SetMode(mode) => self.mode = *mode,
+            Change::SetEndpoint(address, endpoint) => {
+                self.endpoints.insert(*address, endpoint.clone());
+            }
+            Change::RemoveEndpoint(address) => {
+                self.endpoints.remove(address);
+            }
+            Change::SetPublished(ports) => self.published.extend(ports.iter().copied()),
+            Change::RemovePublished(ports) => self.published.retain(|port, _| !ports.contains(port)),
+            Change::SetUplink(ifindex, uplink) => {
+                self.uplinks.insert(*ifindex, uplink.clone());
+            }
+            Change::RemoveUplink(ifindex) => {
+                self.uplinks.remove(ifindex);
+            }
+            Change::AddHostAddress(address) => {
+                self.host_addresses.insert(*address);
+            }
+            Change::RemoveHostAddress(address) => {
+                self.host_addresses.remove(address);
+            }
+            Change::Attach(attachment) => {
+                self.attachments.insert(*attachment);
+            }
+            Change::Detach(attachment) => {
+                self.attachments.remove(attachment);
+            }
+        }
+    }
+}
+
+/// One step from the state that is to the state that should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Set the mode.
+    SetMode(Mode),
+    /// Add or replace an endpoint.
+    SetEndpoint(Ipv4Addr, Endpoint),
+    /// Remove an endpoint; its flows end.
+    RemoveEndpoint(Ipv4Addr),
+    /// Add or replace published ports, in one batch.
+    SetPublished(Vec<(PublishedPort, PublishedTarget)>),
+    /// Remove published ports, in one batch.
+    RemovePublished(Vec<PublishedPort>),
+    /// Add or replace an uplink.
+    SetUplink(IfIndex, Uplink),
+    /// Remove an uplink; flows that leave by it end.
+    RemoveUplink(IfIndex),
+    /// Add one of the host's addresses.
+    AddHostAddress(Ipv4Addr),
+    /// Remove one of the host's addresses.
+    RemoveHostAddress(Ipv4Addr),
+    /// Attach a program.
+    Attach(Attachment),
+    /// Detach a program.
+    Detach(Attachment),
+}

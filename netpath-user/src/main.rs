@@ -1,0 +1,3 @@
+//! The netpath daemon and command line.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Set-up, build, lab, tests and benchmarks of netpath.
+fn main() {}
