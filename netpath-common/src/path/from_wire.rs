@@ -1,0 +1,108 @@
+//! What the world sends: answers to masqueraded flows, and clients of published ports.
+
+use super::{carry, from_container::end_leftover, icmp_error, kernel_must_answer, known_flow, may_open, resolve_fragment};
+use crate::{
+    abi::{FlowKind, Mode, PathCount, Published, PublishedKey},
+    conntrack::{NewFlow, Way, open},
+    drop::DropReason,
+    forward::Verdict,
+    packet::Packet,
+    parse::{Headers, Transport, parse},
+    tables::{Arrival, Tables},
+};
+
+/// Carries a packet that came in by an uplink.
+///
+/// # Errors
+///
+/// The reason for which the packet must be dropped.
+#[inline(always)]
+pub fn from_wire<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    arrival: Arrival,
+) -> Result<Verdict, DropReason> {
+    let Some(mut headers) = parse(packet)? else { return Ok(Verdict::kernel(PathCount::ToKernel)) };
+    resolve_fragment(tables, &mut headers, arrival);
+    if let Some(verdict) = known_flow(packet, tables, &headers, arrival)? {
+        return Ok(verdict);
+    }
+    if tables.endpoint(headers.key.destination).is_some() {
+        return Err(DropReason::DirectToContainer);
+    }
+    if headers.transport == Transport::IcmpError {
+        // One that quotes no flow is about the host's own packets.
+        let verdict = icmp_error::icmp_error(packet, tables, &headers, arrival)?;
+        return Ok(verdict.unwrap_or(Verdict::kernel(PathCount::ToKernel)));
+    }
+    match published(tables, &headers) {
+        Some(published) => open_published(packet, tables, &headers, &published, arrival),
+        None => Ok(Verdict::kernel(PathCount::ToKernel)),
+    }
+}
+
+/// The published port that the packet asks for: on exactly this address, or on each of the host's.
+#[inline(always)]
+fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Published> {
+    if !matches!(headers.transport, Transport::Tcp { .. } | Transport::Udp) {
+        return None;
+    }
+    let key = &headers.key;
+    let on = |address| PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
+    if let Some(published) = tables.published(&on(key.destination)) {
+        return Some(published);
+    }
+    let published = tables.published(&on([0; 4]))?;
+    tables.is_host_address(key.destination).then_some(published)
+}
+
+/// World to container: a new flow to the endpoint behind a published port. The client's address stays.
+#[inline(always)]
+fn open_published<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    published: &Published,
+    arrival: Arrival,
+) -> Result<Verdict, DropReason> {
+    if let Some(verdict) = may_open(tables, headers, arrival)? {
+        return Ok(verdict);
+    }
+    let Some(new) = published_flow(tables, headers, published, arrival) else {
+        return match tables.config().mode() {
+            Mode::Takeover => Ok(Verdict::kernel(PathCount::ToKernel)),
+            Mode::Sole => Err(DropReason::HopGone),
+        };
+    };
+    end_leftover(tables, headers);
+    let flow = open(tables, headers, &new, arrival)?;
+    let hop = tables.hop(flow.hop).ok_or(DropReason::HopGone)?;
+    if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
+        return Ok(verdict);
+    }
+    carry(packet, headers, &flow, &hop)
+}
+
+/// What the flow of a client is to be; `None` while the endpoint or the uplink isn't known.
+#[inline(always)]
+fn published_flow<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    published: &Published,
+    arrival: Arrival,
+) -> Option<NewFlow> {
+    let endpoint = tables.endpoint(published.address)?;
+    let uplink = tables.uplink(arrival.ifindex)?;
+    let hop = tables.hop(endpoint.hop)?;
+    let back = tables.hop(uplink.hop)?;
+    let mut translated = headers.key;
+    translated.destination = published.address;
+    translated.destination_port = published.port;
+    Some(NewFlow {
+        kind: FlowKind::Published,
+        network: endpoint.network,
+        translated,
+        original: Way { hop: endpoint.hop, hop_generation: hop.generation, ingress_ifindex: 0 },
+        reply: Way { hop: uplink.hop, hop_generation: back.generation, ingress_ifindex: endpoint.ifindex },
+    })
+}
