@@ -57,12 +57,7 @@ impl Verdict {
 #[inline(always)]
 pub fn towards(packet: &mut impl Packet, hop: &Hop) -> Result<Forward, DropReason> {
     if hop.kind == HopKind::Endpoint as u8 {
-        let [a, b, c, d, e, f] = hop.destination_mac;
-        let [g, h, i, j, k, l] = hop.source_mac;
-        packet.write_u32(ethernet::DESTINATION, [a, b, c, d])?;
-        packet.write_u16(ethernet::DESTINATION + 4, [e, f])?;
-        packet.write_u16(ethernet::SOURCE, [g, h])?;
-        packet.write_u32(ethernet::SOURCE + 2, [i, j, k, l])?;
+        packet.write_words(ethernet::DESTINATION, hop.addresses)?;
         return Ok(Forward::IntoContainer { ifindex: hop.ifindex });
     }
     if hop.kind == HopKind::Uplink as u8 {

@@ -24,21 +24,15 @@ pub trait Packet {
     /// Payload bytes of each segment when the kernel has merged or not yet split segments (GRO, GSO), else 0.
     fn segment_payload_len(&self) -> u32;
 
-    /// One byte at an offset, or `None` past the end.
-    fn read_u8(&self, at: usize) -> Option<u8>;
-
     /// Two bytes at an offset, or `None` past the end.
     fn read_u16(&self, at: usize) -> Option<[u8; 2]>;
 
     /// Four bytes at an offset, or `None` past the end.
     fn read_u32(&self, at: usize) -> Option<[u8; 4]>;
 
-    /// Writes one byte.
-    ///
-    /// # Errors
-    ///
-    /// [`DropReason::RewriteFailed`] past the end.
-    fn write_u8(&mut self, at: usize, value: u8) -> Result<(), DropReason>;
+    /// `N` neighbouring words of four bytes at an offset, each as it lies in memory, or `None` past the end. One check
+    /// for all of them: the cheapest way to read a header.
+    fn read_words<const N: usize>(&self, at: usize) -> Option<[u32; N]>;
 
     /// Writes two bytes.
     ///
@@ -53,6 +47,13 @@ pub trait Packet {
     ///
     /// [`DropReason::RewriteFailed`] past the end.
     fn write_u32(&mut self, at: usize, value: [u8; 4]) -> Result<(), DropReason>;
+
+    /// Writes `N` neighbouring words as they are to lie in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::RewriteFailed`] past the end.
+    fn write_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), DropReason>;
 
     /// Adds to the TCP or UDP checksum at an offset what changed in the addresses (seen through the pseudo-header) and
     /// in the transport header. Comes after all other writes: it may invalidate what the verifier knows of the packet.
@@ -78,10 +79,6 @@ impl Packet for &mut [u8] {
         0
     }
 
-    fn read_u8(&self, at: usize) -> Option<u8> {
-        self.get(at).copied()
-    }
-
     fn read_u16(&self, at: usize) -> Option<[u8; 2]> {
         self.get(at..)?.first_chunk().copied()
     }
@@ -90,9 +87,13 @@ impl Packet for &mut [u8] {
         self.get(at..)?.first_chunk().copied()
     }
 
-    fn write_u8(&mut self, at: usize, value: u8) -> Result<(), DropReason> {
-        *self.get_mut(at).ok_or(DropReason::RewriteFailed)? = value;
-        Ok(())
+    fn read_words<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        let bytes = self.get(at..at.checked_add(4 * N)?)?;
+        let mut words = [0; N];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *word = u32::from_ne_bytes(*bytes);
+        }
+        Some(words)
     }
 
     fn write_u16(&mut self, at: usize, value: [u8; 2]) -> Result<(), DropReason> {
@@ -102,6 +103,14 @@ impl Packet for &mut [u8] {
 
     fn write_u32(&mut self, at: usize, value: [u8; 4]) -> Result<(), DropReason> {
         *self.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(DropReason::RewriteFailed)? = value;
+        Ok(())
+    }
+
+    fn write_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), DropReason> {
+        let bytes = self.get_mut(at..at + 4 * N).ok_or(DropReason::RewriteFailed)?;
+        for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *bytes = word.to_ne_bytes();
+        }
         Ok(())
     }
 

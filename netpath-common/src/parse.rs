@@ -55,6 +55,8 @@ pub struct Headers {
     pub ttl: u8,
     /// Type of service.
     pub tos: u8,
+    /// The IPv4 header's checksum.
+    pub checksum: [u8; 2],
     /// Identification, which names the fragments of a datagram.
     pub identification: [u8; 2],
     /// Which part of a datagram.
@@ -71,11 +73,13 @@ pub struct Headers {
 ///
 /// `None`: not IPv4, for others to carry.
 ///
+/// Not inlined: what it keeps on the BPF stack ends here.
+///
 /// # Errors
 ///
 /// The packet is malformed: [`DropReason::Truncated`], [`DropReason::MalformedIpv4`] or
 /// [`DropReason::MalformedTransport`].
-#[inline(always)]
+#[inline(never)]
 pub fn parse(packet: &impl Packet) -> Result<Option<Headers>, DropReason> {
     let ether_type = packet.read_u16(ethernet::ETHER_TYPE).ok_or(DropReason::Truncated)?;
     if ether_type != ethernet::IPV4 {
@@ -89,12 +93,12 @@ pub fn parse(packet: &impl Packet) -> Result<Option<Headers>, DropReason> {
 #[inline(always)]
 fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
     const AT: usize = ethernet::LEN;
-    let [version_ihl, tos, len_high, len_low] = packet.read_u32(AT + ipv4::VERSION_IHL).ok_or(DropReason::Truncated)?;
-    let [id_high, id_low, fragment_high, fragment_low] =
-        packet.read_u32(AT + ipv4::IDENTIFICATION).ok_or(DropReason::Truncated)?;
-    let [ttl, protocol, _, _] = packet.read_u32(AT + ipv4::TTL).ok_or(DropReason::Truncated)?;
-    let source = packet.read_u32(AT + ipv4::SOURCE).ok_or(DropReason::Truncated)?;
-    let destination = packet.read_u32(AT + ipv4::DESTINATION).ok_or(DropReason::Truncated)?;
+    let words: [u32; 5] = packet.read_words(AT).ok_or(DropReason::Truncated)?;
+    let [version_ihl, tos, len_high, len_low] = words[0].to_ne_bytes();
+    let [id_high, id_low, fragment_high, fragment_low] = words[1].to_ne_bytes();
+    let [ttl, protocol, checksum_high, checksum_low] = words[2].to_ne_bytes();
+    let source = words[3].to_ne_bytes();
+    let destination = words[4].to_ne_bytes();
 
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
@@ -123,6 +127,7 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
         payload_at: AT + header_len,
         ttl,
         tos,
+        checksum: [checksum_high, checksum_low],
         identification: [id_high, id_low],
         fragment: if fragment & ipv4::OFFSET != 0 {
             Fragment::Later
@@ -159,23 +164,24 @@ const fn transport_len(headers: &Headers) -> u32 {
     headers.total_len - (headers.transport_at - ethernet::LEN) as u32
 }
 
+/// Source and destination port, the first word of a TCP or UDP header.
 #[inline(always)]
-fn read_ports(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
-    let [a, b, c, d] = packet.read_u32(headers.transport_at).ok_or(DropReason::Truncated)?;
+const fn set_ports(headers: &mut Headers, word: u32) {
+    let [a, b, c, d] = word.to_ne_bytes();
     headers.key.source_port = [a, b];
     headers.key.destination_port = [c, d];
-    Ok(())
 }
 
 #[inline(always)]
 fn parse_tcp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
     let at = headers.transport_at;
-    let [data_offset, flags] = packet.read_u16(at + tcp::DATA_OFFSET).ok_or(DropReason::Truncated)?;
+    let words: [u32; 4] = packet.read_words(at).ok_or(DropReason::Truncated)?;
+    let [data_offset, flags, _, _] = words[tcp::DATA_OFFSET / 4].to_ne_bytes();
     let header_len = usize::from(data_offset >> 4) * 4;
     if header_len < tcp::LEN || header_len as u32 > transport_len(headers) {
         return Err(DropReason::MalformedTransport);
     }
-    read_ports(packet, headers)?;
+    set_ports(headers, words[0]);
     headers.payload_at = at + header_len;
     headers.transport = Transport::Tcp { flags };
     Ok(())
@@ -184,13 +190,15 @@ fn parse_tcp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReas
 #[inline(always)]
 fn parse_udp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
     let at = headers.transport_at;
-    let length = u32::from(u16::from_be_bytes(packet.read_u16(at + udp::LENGTH).ok_or(DropReason::Truncated)?));
+    let words: [u32; 2] = packet.read_words(at).ok_or(DropReason::Truncated)?;
+    let [high, low, _, _] = words[udp::LENGTH / 4].to_ne_bytes();
+    let length = u32::from(u16::from_be_bytes([high, low]));
     let fits = headers.fragment == Fragment::First || length <= transport_len(headers);
     // Merged datagrams (UDP GRO) keep the length of one segment or of all: never more than there is.
     if length < udp::LEN as u32 || !fits || transport_len(headers) < udp::LEN as u32 {
         return Err(DropReason::MalformedTransport);
     }
-    read_ports(packet, headers)?;
+    set_ports(headers, words[0]);
     headers.payload_at = at + udp::LEN;
     headers.transport = Transport::Udp;
     Ok(())
@@ -202,15 +210,17 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
     if transport_len(headers) < icmp::LEN as u32 {
         return Err(DropReason::MalformedTransport);
     }
-    let kind = packet.read_u8(at + icmp::TYPE).ok_or(DropReason::Truncated)?;
+    let words: [u32; 2] = packet.read_words(at).ok_or(DropReason::Truncated)?;
+    let [kind, _, _, _] = words[0].to_ne_bytes();
+    let [id_high, id_low, _, _] = words[icmp::IDENTIFIER / 4].to_ne_bytes();
     headers.payload_at = at + icmp::LEN;
     headers.transport = match kind {
         icmp::ECHO_REQUEST => {
-            headers.key.source_port = packet.read_u16(at + icmp::IDENTIFIER).ok_or(DropReason::Truncated)?;
+            headers.key.source_port = [id_high, id_low];
             Transport::Echo
         }
         icmp::ECHO_REPLY => {
-            headers.key.destination_port = packet.read_u16(at + icmp::IDENTIFIER).ok_or(DropReason::Truncated)?;
+            headers.key.destination_port = [id_high, id_low];
             Transport::Echo
         }
         icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,

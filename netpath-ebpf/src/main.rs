@@ -40,7 +40,7 @@ pub fn np_uplink(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let fate = from_wire::from_wire(&mut packet, &mut tables, clock::arrival(&context));
+    let fate = from_wire::from_wire(&mut packet, &mut tables, &clock::arrival(&context));
     verdict::tc(&packet, fate)
 }
 
@@ -52,7 +52,7 @@ pub fn np_container(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let fate = from_container::from_container(&mut packet, &mut tables, clock::arrival(&context));
+    let fate = from_container::from_container(&mut packet, &mut tables, &clock::arrival(&context));
     verdict::tc(&packet, fate)
 }
 
@@ -64,7 +64,7 @@ pub fn np_bridge(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let fate = from_host::from_host(&mut packet, &mut tables, clock::arrival(&context));
+    let fate = from_host::from_host(&mut packet, &mut tables, &clock::arrival(&context));
     verdict::tc(&packet, fate)
 }
 

@@ -51,13 +51,13 @@ pub const fn opens(flags: u8) -> bool {
 
 /// Takes note of a packet of a known flow.
 #[inline(always)]
-pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &Headers, arrival: Arrival) {
+pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &Headers, arrival: &Arrival) {
     let shows = shown(headers.transport);
     if let Transport::Tcp { flags } = headers.transport
         && opens(flags)
         && flow.direction() == Direction::Original
     {
-        return reopen(tables, entry, flow, headers.key.protocol, arrival);
+        return reopen(tables, entry, headers.key.protocol, arrival.now_ns);
     }
     let seen = flow.seen | shows;
     if seen != flow.seen || arrival.now_ns.saturating_sub(flow.last_seen_ns) >= TOUCH_INTERVAL_NS {
@@ -67,7 +67,8 @@ pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &
 
 /// A SYN on a pair that has ended begins a new connection with the same mapping (RFC 6191; nf_conntrack does the same).
 #[inline(never)]
-fn reopen<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, protocol: u8, arrival: Arrival) {
+fn reopen<T: Tables>(tables: &mut T, entry: T::Entry, protocol: u8, now_ns: u64) {
+    let flow = tables.load(entry);
     let reply = tables.flow(&flow.reply_key(protocol));
     let reply_seen = match reply {
         Some(reply) => tables.load(reply).seen,
@@ -77,39 +78,49 @@ fn reopen<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, protocol: u8,
     if (flow.seen | reply_seen) & (Seen::FIN | Seen::RST) != 0 {
         seen = Seen::PACKET | Seen::SYN;
         if let Some(reply) = reply {
-            tables.touch(reply, arrival.now_ns, 0);
+            tables.touch(reply, now_ns, 0);
         }
     }
-    tables.touch(entry, arrival.now_ns, seen);
+    tables.touch(entry, now_ns, seen);
 }
 
-/// Whether a pair has been silent for longer than its state allows. Looks at the other direction only when this one
-/// has been silent for long.
+/// Whether a flow has ended: its hop has another meaning by now, or the pair has been silent for longer than its state
+/// allows. Looks at the other direction only when this one has been silent for long.
 #[inline(always)]
-pub fn is_expired<T: Tables>(tables: &T, flow: &Flow, protocol: u8, now_ns: u64) -> bool {
-    if now_ns.saturating_sub(flow.last_seen_ns) < FRESH_NS {
-        return false;
+pub fn has_ended<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> bool {
+    let flow = tables.load(entry);
+    match tables.hop(flow.hop) {
+        Some(hop) if hop.generation == flow.hop_generation => {}
+        _ => return true,
     }
-    is_pair_expired(tables, flow, protocol, now_ns)
+    is_silent(&flow, now_ns) && is_pair_expired(tables, entry, protocol, now_ns)
 }
 
+/// Whether a direction has been silent for so long that the pair's state must be looked at.
+#[inline(always)]
+#[must_use]
+pub const fn is_silent(flow: &Flow, now_ns: u64) -> bool {
+    now_ns.saturating_sub(flow.last_seen_ns) >= FRESH_NS
+}
+
+/// Whether the pair has been silent for longer than its state allows.
 #[inline(never)]
-fn is_pair_expired<T: Tables>(tables: &T, flow: &Flow, protocol: u8, now_ns: u64) -> bool {
+pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> bool {
+    let flow = tables.load(entry);
     let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return true };
     let other = tables.load(other);
     let (original, reply) = match flow.direction() {
-        Direction::Original => (flow, &other),
-        Direction::Reply => (&other, flow),
+        Direction::Original => (flow.seen, other.seen),
+        Direction::Reply => (other.seen, flow.seen),
     };
-    let last_seen_ns = if original.last_seen_ns > reply.last_seen_ns { original.last_seen_ns } else { reply.last_seen_ns };
-    let state = pair_state(protocol, original.seen, reply.seen);
-    now_ns.saturating_sub(last_seen_ns) >= state.timeout_ns()
+    let last_seen_ns = if flow.last_seen_ns > other.last_seen_ns { flow.last_seen_ns } else { other.last_seen_ns };
+    now_ns.saturating_sub(last_seen_ns) >= pair_state(protocol, original, reply).timeout_ns()
 }
 
 /// Ends a flow: both entries go.
 #[inline(never)]
-pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, flow: &Flow) {
-    let reply_key = flow.reply_key(key.protocol);
+pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, entry: T::Entry) {
+    let reply_key = tables.load(entry).reply_key(key.protocol);
     tables.remove_flow(&reply_key);
     tables.remove_flow(key);
 }
@@ -120,14 +131,9 @@ pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, flow: &Flow) {
 #[inline(always)]
 pub fn collect<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64) -> bool {
     let Some(entry) = tables.flow(key) else { return false };
-    let flow = tables.load(entry);
-    let ended = match tables.hop(flow.hop) {
-        Some(hop) => hop.generation != flow.hop_generation,
-        None => true,
-    };
-    if !ended && !is_expired(tables, &flow, key.protocol, now_ns) {
+    if !has_ended(tables, entry, key.protocol, now_ns) {
         return false;
     }
-    end(tables, key, &flow);
+    end(tables, key, entry);
     true
 }

@@ -4,7 +4,7 @@
 //! unique, whatever other CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
 //! many destinations. A clash with a pair that has expired takes its place.
 
-use super::{end, is_pair_expired, shown};
+use super::{end, has_ended, shown};
 use crate::{
     abi::{Direction, Flow, FlowKey, FlowKind, PathCount},
     conntrack,
@@ -41,7 +41,7 @@ pub struct NewFlow {
     pub reply: Way,
 }
 
-/// Opens a flow for the packet with these headers and gives the entry of its direction.
+/// Opens a flow for the packet with these headers.
 ///
 /// # Errors
 ///
@@ -50,20 +50,17 @@ pub struct NewFlow {
 pub fn open<T: Tables>(
     tables: &mut T,
     headers: &Headers,
-    new: &NewFlow,
-    arrival: Arrival,
-) -> Result<Flow, DropReason> {
-    let key = headers.key;
+    new: &mut NewFlow,
+    arrival: &Arrival,
+) -> Result<(), DropReason> {
     let mut candidates = Candidates::new(tables.config(), &new.translated);
     while let Some(port) = candidates.next() {
-        let mut translated = new.translated;
-        candidates.place(&mut translated, port);
-        if is_reserved(tables, new.kind, &translated, arrival.now_ns) {
+        new.translated.source_port = port.to_be_bytes();
+        if is_reserved(tables, new.kind, &new.translated, arrival.now_ns) {
             continue;
         }
-        let original = original_entry(&key, &translated, new, headers, arrival);
-        match reserve(tables, &key, &translated, new, arrival) {
-            Ok(()) => return insert_original(tables, &key, &translated, &original, headers.total_len),
+        match reserve(tables, &headers.key, new, arrival.now_ns) {
+            Ok(()) => return insert_original(tables, headers, new, arrival.now_ns),
             Err(InsertError::Exists) => {}
             Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
         }
@@ -71,73 +68,44 @@ pub fn open<T: Tables>(
     Err(DropReason::PortsExhausted)
 }
 
-/// Inserts the reply entry, in the place of an expired pair if one holds the key.
-#[inline(always)]
-fn reserve<T: Tables>(
-    tables: &mut T,
-    key: &FlowKey,
-    translated: &FlowKey,
-    new: &NewFlow,
-    arrival: Arrival,
-) -> Result<(), InsertError> {
-    let reply_key = translated.reversed();
-    let reply = reply_entry(key, translated, new, arrival);
-    let result = tables.insert_flow(&reply_key, &reply);
-    if result != Err(InsertError::Exists) {
-        return result;
+/// Inserts the reply entry, in the place of a pair that has ended if one holds the key.
+#[inline(never)]
+fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64) -> Result<(), InsertError> {
+    let reply_key = new.translated.reversed();
+    if let Some(holder) = tables.flow(&reply_key) {
+        if !has_ended(tables, holder, reply_key.protocol, now_ns) {
+            return Err(InsertError::Exists);
+        }
+        end(tables, &reply_key, holder);
     }
-    let Some(holder) = tables.flow(&reply_key) else { return result };
-    let holder = tables.load(holder);
-    let ended = match tables.hop(holder.hop) {
-        Some(hop) => hop.generation != holder.hop_generation,
-        None => true,
-    };
-    if !ended && !is_pair_expired(tables, &holder, reply_key.protocol, arrival.now_ns) {
-        return result;
-    }
-    end(tables, &reply_key, &holder);
+    let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, 0, now_ns);
     tables.insert_flow(&reply_key, &reply)
 }
 
 /// Inserts the entry of the opening packet's direction; when another CPU has opened the same flow meanwhile, its mapping
 /// holds and the reservation is given back.
-#[inline(always)]
+#[inline(never)]
 fn insert_original<T: Tables>(
     tables: &mut T,
-    key: &FlowKey,
-    translated: &FlowKey,
-    original: &Flow,
-    bytes: u32,
-) -> Result<Flow, DropReason> {
-    match tables.insert_flow(key, original) {
+    headers: &Headers,
+    new: &NewFlow,
+    now_ns: u64,
+) -> Result<(), DropReason> {
+    let seen = shown(headers.transport);
+    let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, seen, now_ns);
+    match tables.insert_flow(&headers.key, &original) {
         Ok(()) => {
-            tables.count(PathCount::FlowsOpened, bytes);
-            Ok(*original)
+            tables.count(PathCount::FlowsOpened, headers.total_len);
+            Ok(())
         }
         Err(error) => {
-            tables.remove_flow(&translated.reversed());
-            match (error, tables.flow(key)) {
-                (InsertError::Exists, Some(winner)) => Ok(tables.load(winner)),
-                _ => Err(DropReason::FlowTableFull),
+            tables.remove_flow(&new.translated.reversed());
+            match error {
+                InsertError::Exists => Ok(()),
+                InsertError::Full => Err(DropReason::FlowTableFull),
             }
         }
     }
-}
-
-#[inline(always)]
-fn original_entry(
-    key: &FlowKey,
-    translated: &FlowKey,
-    new: &NewFlow,
-    headers: &Headers,
-    arrival: Arrival,
-) -> Flow {
-    entry(key, translated, new, Direction::Original, shown(headers.transport), arrival)
-}
-
-#[inline(always)]
-fn reply_entry(key: &FlowKey, translated: &FlowKey, new: &NewFlow, arrival: Arrival) -> Flow {
-    entry(&translated.reversed(), &key.reversed(), new, Direction::Reply, 0, arrival)
 }
 
 #[inline(always)]
@@ -145,16 +113,13 @@ fn entry(
     arrives: &FlowKey,
     leaves: &FlowKey,
     new: &NewFlow,
+    way: &Way,
     direction: Direction,
     seen: u8,
-    arrival: Arrival,
+    now_ns: u64,
 ) -> Flow {
-    let way = match direction {
-        Direction::Original => &new.original,
-        Direction::Reply => &new.reply,
-    };
     Flow {
-        last_seen_ns: arrival.now_ns,
+        last_seen_ns: now_ns,
         source: leaves.source,
         destination: leaves.destination,
         source_port: leaves.source_port,

@@ -131,8 +131,7 @@ impl Model {
             generation: 1,
             kind: kind as u8,
             reserved: 0,
-            destination_mac,
-            source_mac: [2, 0, 0, 0, 0, 1],
+            addresses: Hop::addresses(destination_mac, [2, 0, 0, 0, 0, 1]),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Changed fields only, and the transport checksum last: see [`Packet::update_transport_checksum`].
 
 use crate::{
-    abi::Flow,
+    abi::{Address, Flow},
     drop::DropReason,
     packet::{Packet, ZeroChecksum},
     parse::{Fragment, Headers, Transport},
@@ -17,32 +17,32 @@ use crate::{
 /// [`DropReason::RewriteFailed`] when a field can't be written.
 #[inline(always)]
 pub fn network_header(packet: &mut impl Packet, headers: &Headers, flow: &Flow) -> Result<(), DropReason> {
-    let key = &headers.key;
-    if flow.source != key.source {
-        packet.write_u32(ethernet::LEN + ipv4::SOURCE, flow.source)?;
-    }
-    if flow.destination != key.destination {
-        packet.write_u32(ethernet::LEN + ipv4::DESTINATION, flow.destination)?;
-    }
-    let delta = Checksum::from_folded(flow.address_delta);
-    decrement_ttl(packet, headers, delta)
+    rewrite(packet, headers, flow.source, flow.destination, Checksum::from_folded(flow.address_delta))
 }
 
-/// Writes one hop less to live, and the header checksum for that and for `delta`.
+/// Writes addresses, one hop less to live, and the header checksum; `addresses` is what the addresses change in it.
 ///
 /// # Errors
 ///
-/// [`DropReason::RewriteFailed`] when a field can't be written.
+/// [`DropReason::RewriteFailed`] when the header can't be written.
 #[inline(always)]
-pub fn decrement_ttl(packet: &mut impl Packet, headers: &Headers, delta: Checksum) -> Result<(), DropReason> {
-    const TTL_AT: usize = ethernet::LEN + ipv4::TTL;
-    const CHECKSUM_AT: usize = ethernet::LEN + ipv4::CHECKSUM;
+pub fn rewrite(
+    packet: &mut impl Packet,
+    headers: &Headers,
+    source: Address,
+    destination: Address,
+    addresses: Checksum,
+) -> Result<(), DropReason> {
     let ttl = headers.ttl.saturating_sub(1);
     let protocol = headers.key.protocol;
-    packet.write_u8(TTL_AT, ttl)?;
-    let delta = delta.plus(Checksum::NONE.replace_u16([headers.ttl, protocol], [ttl, protocol]));
-    let checksum = packet.read_u16(CHECKSUM_AT).ok_or(DropReason::RewriteFailed)?;
-    packet.write_u16(CHECKSUM_AT, delta.apply(checksum))
+    let delta = addresses.plus(Checksum::NONE.replace_u16([headers.ttl, protocol], [ttl, protocol]));
+    let [high, low] = delta.apply(headers.checksum);
+    let words = [
+        u32::from_ne_bytes([ttl, protocol, high, low]),
+        u32::from_ne_bytes(source),
+        u32::from_ne_bytes(destination),
+    ];
+    packet.write_words(ethernet::LEN + ipv4::TTL, words)
 }
 
 /// Writes ports or echo identifier and the transport's checksum. A later fragment has neither.

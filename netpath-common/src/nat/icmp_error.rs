@@ -26,38 +26,38 @@ pub struct Quote {
 #[inline(always)]
 pub fn quote(packet: &impl Packet, headers: &Headers) -> Option<Quote> {
     let network_at = headers.transport_at + icmp::LEN;
-    let version_ihl = packet.read_u8(network_at + ipv4::VERSION_IHL)?;
+    let words: [u32; 5] = packet.read_words(network_at)?;
+    let [version_ihl, _, _, _] = words[0].to_ne_bytes();
+    let [_, _, fragment_high, fragment_low] = words[1].to_ne_bytes();
+    let [_, protocol, _, _] = words[2].to_ne_bytes();
+    let source = words[3].to_ne_bytes();
+    let destination = words[4].to_ne_bytes();
+
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
         return None;
     }
-    let transport_at = network_at + header_len;
-    let end = ethernet::LEN + headers.total_len as usize;
-    if transport_at + icmp::QUOTE_MIN > end {
-        return None;
-    }
-    let [fragment_high, fragment_low] = packet.read_u16(network_at + ipv4::FRAGMENT)?;
     if u16::from_be_bytes([fragment_high, fragment_low]) & ipv4::OFFSET != 0 {
         return None;
     }
-    let protocol = packet.read_u8(network_at + ipv4::PROTOCOL)?;
+    let transport_at = network_at + header_len;
+    if transport_at + icmp::QUOTE_MIN > ethernet::LEN + headers.total_len as usize {
+        return None;
+    }
+    let words: [u32; 2] = packet.read_words(transport_at)?;
+    let [a, b, c, d] = words[0].to_ne_bytes();
     let (source_port, destination_port) = match protocol {
-        protocol::TCP | protocol::UDP => {
-            let [a, b, c, d] = packet.read_u32(transport_at + tcp::SOURCE_PORT)?;
-            ([a, b], [c, d])
-        }
+        protocol::TCP | protocol::UDP => ([a, b], [c, d]),
         protocol::ICMP => {
-            let identifier = packet.read_u16(transport_at + icmp::IDENTIFIER)?;
-            match packet.read_u8(transport_at + icmp::TYPE)? {
-                icmp::ECHO_REQUEST => (identifier, [0; 2]),
-                icmp::ECHO_REPLY => ([0; 2], identifier),
+            let [id_high, id_low, _, _] = words[icmp::IDENTIFIER / 4].to_ne_bytes();
+            match a {
+                icmp::ECHO_REQUEST => ([id_high, id_low], [0; 2]),
+                icmp::ECHO_REPLY => ([0; 2], [id_high, id_low]),
                 _ => return None,
             }
         }
         _ => return None,
     };
-    let source = packet.read_u32(network_at + ipv4::SOURCE)?;
-    let destination = packet.read_u32(network_at + ipv4::DESTINATION)?;
     let quoted = FlowKey { source, destination, source_port, destination_port, protocol, reserved: [0; 3] };
     Some(Quote { network_at, transport_at, reversed: quoted.reversed() })
 }

@@ -56,17 +56,11 @@ impl Candidates {
         self.tried += 1;
         Some(port)
     }
-
-    /// Puts a candidate into the tuple.
-    #[inline(always)]
-    pub const fn place(&self, translated: &mut FlowKey, port: u16) {
-        translated.source_port = port.to_be_bytes();
-    }
 }
 
 /// Whether a tuple must not be used although no flow holds it: a host socket or a published port would take its
 /// answers, or the flow belongs to nf_conntrack.
-#[inline(always)]
+#[inline(never)]
 pub fn is_reserved<T: Tables>(tables: &mut T, kind: FlowKind, translated: &FlowKey, now_ns: u64) -> bool {
     if kind != FlowKind::Masquerade {
         return false;

@@ -1,8 +1,8 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
-use super::{carry, icmp_error, kernel_must_answer, known_flow, leave, may_open, resolve_fragment};
+use super::{end_leftover, generation, icmp_error, known_flow, leave, may_open, resolve_fragment};
 use crate::{
-    abi::{Address, Endpoint, FlowKind, Mode, PathCount, Uplink},
+    abi::{Address, Endpoint, FlowKind, PathCount, Uplink},
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::{Forward, Verdict},
@@ -21,23 +21,37 @@ use crate::{
 pub fn from_container<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Verdict, DropReason> {
     let Some(mut headers) = parse(packet)? else { return Ok(Verdict::kernel(PathCount::ToKernel)) };
     resolve_fragment(tables, &mut headers, arrival);
     if let Some(verdict) = known_flow(packet, tables, &headers, arrival)? {
         return Ok(verdict);
     }
-    if let Some(verdict) = neighbour(packet, tables, &headers, arrival)? {
+    if let Some(verdict) = unknown(packet, tables, &headers, arrival)? {
         return Ok(verdict);
     }
-    if headers.transport == Transport::IcmpError {
-        if let Some(verdict) = icmp_error::icmp_error(packet, tables, &headers, arrival)? {
-            return Ok(verdict);
-        }
-        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::IcmpErrorUnrelated);
+    known_flow(packet, tables, &headers, arrival)?.ok_or(DropReason::HopGone)
+}
+
+/// A packet that belongs to no flow. `None`: it belongs to one now.
+#[inline(never)]
+fn unknown<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    if let Some(verdict) = neighbour(packet, tables, headers, arrival)? {
+        return Ok(Some(verdict));
     }
-    masquerade(packet, tables, &headers, arrival)
+    if headers.transport == Transport::IcmpError {
+        if let Some(verdict) = icmp_error::icmp_error(packet, tables, headers, arrival)? {
+            return Ok(Some(verdict));
+        }
+        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::IcmpErrorUnrelated).map(Some);
+    }
+    masquerade(tables, headers, arrival)
 }
 
 /// What stays on this host: other containers, the host itself, groups.
@@ -46,9 +60,10 @@ fn neighbour<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
-    if packet.read_u8(ethernet::DESTINATION).ok_or(DropReason::Truncated)? & ethernet::GROUP != 0 {
+    let [first, _] = packet.read_u16(ethernet::DESTINATION).ok_or(DropReason::Truncated)?;
+    if first & ethernet::GROUP != 0 {
         return Ok(Some(Verdict::kernel(PathCount::ToKernel)));
     }
     if let Some(destination) = tables.endpoint(headers.key.destination) {
@@ -67,7 +82,7 @@ fn local<T: Tables>(
     tables: &T,
     headers: &Headers,
     destination: &Endpoint,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Verdict, DropReason> {
     let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::ForeignSource);
@@ -89,78 +104,64 @@ pub(super) fn is_addressed_to(packet: &impl Packet, endpoint: &Endpoint) -> Resu
     Ok([a, b, c, d, e, f] == endpoint.mac)
 }
 
-/// Container to world: a new flow behind one of the uplink's addresses.
+/// Container to world: opens a flow behind one of the uplink's addresses.
 #[inline(always)]
 fn masquerade<T: Tables>(
-    packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
-    arrival: Arrival,
-) -> Result<Verdict, DropReason> {
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
     let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
-        return leave(mode, PathCount::ToKernel, DropReason::ForeignSource);
+        return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
     };
     if let Some(verdict) = may_open(tables, headers, arrival)? {
-        return Ok(verdict);
+        return Ok(Some(verdict));
     }
+    let mut new = NewFlow {
+        kind: FlowKind::Masquerade,
+        network: source.network,
+        translated: headers.key,
+        original: Way { hop: 0, hop_generation: 0, ingress_ifindex: arrival.ifindex },
+        reply: Way { hop: source.hop, hop_generation: generation(tables, source.hop), ingress_ifindex: 0 },
+    };
+    match way_out(tables, headers, source.bridge_ifindex, &mut new) {
+        WayOut::Uplink => {}
+        WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
+        WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
+    }
+    end_leftover(tables, headers);
+    open(tables, headers, &mut new, arrival)?;
+    Ok(None)
+}
+
+/// Which way leads to the packet's destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WayOut {
+    /// An uplink; the new flow has its hop and its address.
+    Uplink,
+    /// None: the kernel knows what to answer.
+    Kernel,
+    /// An interface that netpath doesn't translate for.
+    NotAnUplink,
+}
+
+/// Asks the routes and fills in the flow's hop and its source address.
+#[inline(never)]
+fn way_out<T: Tables>(tables: &T, headers: &Headers, bridge_ifindex: u32, new: &mut NewFlow) -> WayOut {
     let query = RouteQuery {
         source: headers.key.source,
         destination: headers.key.destination,
         tos: headers.tos,
-        ifindex: source.bridge_ifindex,
+        ifindex: bridge_ifindex,
     };
-    let Route::Via { ifindex, next_hop } = tables.route(&query) else {
-        return Ok(Verdict::kernel(PathCount::KernelAnswers));
-    };
-    let Some(uplink) = tables.uplink(ifindex) else {
-        return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink);
-    };
-    open_masqueraded(packet, tables, headers, &source, &uplink, next_hop, mode, arrival)
-}
-
-#[expect(clippy::too_many_arguments, reason = "one caller; a structure would be built on the BPF stack for nothing")]
-#[inline(always)]
-fn open_masqueraded<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    headers: &Headers,
-    source: &Endpoint,
-    uplink: &Uplink,
-    next_hop: Address,
-    mode: Mode,
-    arrival: Arrival,
-) -> Result<Verdict, DropReason> {
-    let (Some(address), Some(hop), Some(own)) =
-        (source_address(uplink, next_hop), tables.hop(uplink.hop), tables.hop(source.hop))
-    else {
-        return leave(mode, PathCount::ToKernel, DropReason::HopGone);
-    };
-    let mut translated = headers.key;
-    translated.source = address;
-    let new = NewFlow {
-        kind: FlowKind::Masquerade,
-        network: source.network,
-        translated,
-        original: Way { hop: uplink.hop, hop_generation: hop.generation, ingress_ifindex: arrival.ifindex },
-        reply: Way { hop: source.hop, hop_generation: own.generation, ingress_ifindex: 0 },
-    };
-    end_leftover(tables, headers);
-    let flow = open(tables, headers, &new, arrival)?;
-    // Asked for after opening, so that a packet which the kernel answers finds its flow when it comes again.
-    if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
-        return Ok(verdict);
-    }
-    carry(packet, headers, &flow, &hop)
-}
-
-/// A flow of the same tuple that came in by another interface belongs to a container that had this address before.
-#[inline(always)]
-pub(super) fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers) {
-    if let Some(entry) = tables.flow(&headers.key) {
-        let flow = tables.load(entry);
-        crate::conntrack::end(tables, &headers.key, &flow);
-    }
+    let Route::Via { ifindex, next_hop } = tables.route(&query) else { return WayOut::Kernel };
+    let Some(uplink) = tables.uplink(ifindex) else { return WayOut::NotAnUplink };
+    let Some(address) = source_address(&uplink, next_hop) else { return WayOut::NotAnUplink };
+    new.translated.source = address;
+    new.original.hop = uplink.hop;
+    new.original.hop_generation = generation(tables, uplink.hop);
+    WayOut::Uplink
 }
 
 /// The address that a masqueraded flow leaves with: the one whose subnet holds the next hop, else the first.

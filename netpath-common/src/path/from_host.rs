@@ -21,7 +21,7 @@ use crate::{
 pub fn from_host<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Verdict, DropReason> {
     let kernel = Ok(Verdict::kernel(PathCount::ToKernel));
     if packet.read_u16(ethernet::ETHER_TYPE) != Some(ethernet::IPV4) {

@@ -1,8 +1,8 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
-use super::{carry, from_container::end_leftover, icmp_error, kernel_must_answer, known_flow, may_open, resolve_fragment};
+use super::{end_leftover, generation, icmp_error, known_flow, leave, may_open, resolve_fragment};
 use crate::{
-    abi::{FlowKind, Mode, PathCount, Published, PublishedKey},
+    abi::{FlowKind, PathCount, Published, PublishedKey},
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::Verdict,
@@ -20,24 +20,41 @@ use crate::{
 pub fn from_wire<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Verdict, DropReason> {
     let Some(mut headers) = parse(packet)? else { return Ok(Verdict::kernel(PathCount::ToKernel)) };
     resolve_fragment(tables, &mut headers, arrival);
     if let Some(verdict) = known_flow(packet, tables, &headers, arrival)? {
         return Ok(verdict);
     }
+    if let Some(verdict) = unknown(packet, tables, &headers, arrival)? {
+        return Ok(verdict);
+    }
+    known_flow(packet, tables, &headers, arrival)?.ok_or(DropReason::HopGone)
+}
+
+/// A packet that belongs to no flow. `None`: it belongs to one now.
+#[inline(never)]
+fn unknown<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    let kernel = Ok(Some(Verdict::kernel(PathCount::ToKernel)));
     if tables.endpoint(headers.key.destination).is_some() {
         return Err(DropReason::DirectToContainer);
     }
     if headers.transport == Transport::IcmpError {
         // One that quotes no flow is about the host's own packets.
-        let verdict = icmp_error::icmp_error(packet, tables, &headers, arrival)?;
-        return Ok(verdict.unwrap_or(Verdict::kernel(PathCount::ToKernel)));
+        return match icmp_error::icmp_error(packet, tables, headers, arrival)? {
+            None => kernel,
+            verdict => Ok(verdict),
+        };
     }
-    match published(tables, &headers) {
-        Some(published) => open_published(packet, tables, &headers, &published, arrival),
-        None => Ok(Verdict::kernel(PathCount::ToKernel)),
+    match published(tables, headers) {
+        Some(published) => open_published(tables, headers, &published, arrival),
+        None => kernel,
     }
 }
 
@@ -56,31 +73,23 @@ fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Published> {
     tables.is_host_address(key.destination).then_some(published)
 }
 
-/// World to container: a new flow to the endpoint behind a published port. The client's address stays.
+/// World to container: opens a flow to the endpoint behind a published port. The client's address stays.
 #[inline(always)]
 fn open_published<T: Tables>(
-    packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
     published: &Published,
-    arrival: Arrival,
-) -> Result<Verdict, DropReason> {
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
     if let Some(verdict) = may_open(tables, headers, arrival)? {
-        return Ok(verdict);
+        return Ok(Some(verdict));
     }
-    let Some(new) = published_flow(tables, headers, published, arrival) else {
-        return match tables.config().mode() {
-            Mode::Takeover => Ok(Verdict::kernel(PathCount::ToKernel)),
-            Mode::Sole => Err(DropReason::HopGone),
-        };
+    let Some(mut new) = published_flow(tables, headers, published, arrival) else {
+        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::HopGone).map(Some);
     };
     end_leftover(tables, headers);
-    let flow = open(tables, headers, &new, arrival)?;
-    let hop = tables.hop(flow.hop).ok_or(DropReason::HopGone)?;
-    if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
-        return Ok(verdict);
-    }
-    carry(packet, headers, &flow, &hop)
+    open(tables, headers, &mut new, arrival)?;
+    Ok(None)
 }
 
 /// What the flow of a client is to be; `None` while the endpoint or the uplink isn't known.
@@ -89,12 +98,10 @@ fn published_flow<T: Tables>(
     tables: &T,
     headers: &Headers,
     published: &Published,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Option<NewFlow> {
     let endpoint = tables.endpoint(published.address)?;
-    let uplink = tables.uplink(arrival.ifindex)?;
-    let hop = tables.hop(endpoint.hop)?;
-    let back = tables.hop(uplink.hop)?;
+    let uplink_hop = tables.uplink(arrival.ifindex)?.hop;
     let mut translated = headers.key;
     translated.destination = published.address;
     translated.destination_port = published.port;
@@ -102,7 +109,11 @@ fn published_flow<T: Tables>(
         kind: FlowKind::Published,
         network: endpoint.network,
         translated,
-        original: Way { hop: endpoint.hop, hop_generation: hop.generation, ingress_ifindex: 0 },
-        reply: Way { hop: uplink.hop, hop_generation: back.generation, ingress_ifindex: endpoint.ifindex },
+        original: Way { hop: endpoint.hop, hop_generation: generation(tables, endpoint.hop), ingress_ifindex: 0 },
+        reply: Way {
+            hop: uplink_hop,
+            hop_generation: generation(tables, uplink_hop),
+            ingress_ifindex: endpoint.ifindex,
+        },
     })
 }

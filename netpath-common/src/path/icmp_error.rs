@@ -8,7 +8,7 @@ use crate::{
     packet::Packet,
     parse::{Fragment, Headers},
     tables::{Arrival, Tables},
-    wire::{checksum::Checksum, ethernet, ipv4},
+    wire::checksum::Checksum,
 };
 
 /// Translates an ICMP error with the flow that it quotes and sends it the flow's way. `None`: it quotes no flow.
@@ -23,7 +23,7 @@ pub(super) fn icmp_error<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     if headers.fragment != Fragment::Whole {
         return Ok(None);
@@ -46,10 +46,9 @@ pub(super) fn icmp_error<T: Tables>(
     let key = &headers.key;
     let source = if flow.source == quote.reversed.source { key.source } else { flow.source };
     let destination = if flow.destination == quote.reversed.destination { key.destination } else { flow.destination };
-    packet.write_u32(ethernet::LEN + ipv4::SOURCE, source)?;
-    packet.write_u32(ethernet::LEN + ipv4::DESTINATION, destination)?;
-    let delta = Checksum::NONE.replace_u32(key.source, source).plus(Checksum::NONE.replace_u32(key.destination, destination));
-    apply::decrement_ttl(packet, headers, delta)?;
+    let delta =
+        Checksum::NONE.replace_u32(key.source, source).plus(Checksum::NONE.replace_u32(key.destination, destination));
+    apply::rewrite(packet, headers, source, destination, delta)?;
     let forward = forward::towards(packet, &hop)?;
     Ok(Some(Verdict { forward, path: PathCount::IcmpError }))
 }

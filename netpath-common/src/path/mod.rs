@@ -41,7 +41,7 @@ fn leave(mode: Mode, path: PathCount, reason: DropReason) -> Result<Verdict, Dro
 
 /// Gives a later fragment the ports of its datagram, and remembers those of a first one.
 #[inline(always)]
-fn resolve_fragment<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: Arrival) {
+fn resolve_fragment<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: &Arrival) {
     if headers.fragment == Fragment::Whole {
         return;
     }
@@ -49,7 +49,7 @@ fn resolve_fragment<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: A
 }
 
 #[inline(never)]
-fn resolve_fragment_slowly<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: Arrival) {
+fn resolve_fragment_slowly<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: &Arrival) {
     let key = FragmentKey {
         source: headers.key.source,
         destination: headers.key.destination,
@@ -81,15 +81,18 @@ fn resolve_fragment_slowly<T: Tables>(tables: &mut T, headers: &mut Headers, arr
 
 /// Carries a packet of a known flow. `None`: there is no flow for it, or none any more.
 ///
+/// Not inlined: the BPF stack of 512 bytes is shared by a whole chain of calls, and this frame ends before the one that
+/// opens a flow begins.
+///
 /// # Errors
 ///
 /// The reason for which the packet must be dropped.
-#[inline(always)]
+#[inline(never)]
 fn known_flow<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let Some(entry) = tables.flow(&headers.key) else { return Ok(None) };
     let flow = tables.load(entry);
@@ -99,12 +102,14 @@ fn known_flow<T: Tables>(
     let hop = match tables.hop(flow.hop) {
         Some(hop) if hop.generation == flow.hop_generation => hop,
         _ => {
-            conntrack::end(tables, &headers.key, &flow);
+            conntrack::end(tables, &headers.key, entry);
             return Ok(None);
         }
     };
-    if conntrack::is_expired(tables, &flow, headers.key.protocol, arrival.now_ns) {
-        conntrack::end(tables, &headers.key, &flow);
+    if conntrack::is_silent(&flow, arrival.now_ns)
+        && conntrack::is_pair_expired(tables, entry, headers.key.protocol, arrival.now_ns)
+    {
+        conntrack::end(tables, &headers.key, entry);
         return Ok(None);
     }
     if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
@@ -112,6 +117,24 @@ fn known_flow<T: Tables>(
     }
     conntrack::track(tables, entry, &flow, headers, arrival);
     carry(packet, headers, &flow, &hop).map(Some)
+}
+
+/// Ends a flow of the packet's tuple that came in by another interface: it belongs to a container that had this address
+/// before. The caller has made sure that the address is the sender's now.
+#[inline(always)]
+fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers) {
+    if let Some(entry) = tables.flow(&headers.key) {
+        conntrack::end(tables, &headers.key, entry);
+    }
+}
+
+/// The generation of a hop; of none, one that no flow has.
+#[inline(always)]
+fn generation<T: Tables>(tables: &T, hop: u32) -> u16 {
+    match tables.hop(hop) {
+        Some(hop) => hop.generation,
+        None => u16::MAX,
+    }
 }
 
 /// Translates a packet and sends it towards its hop.
@@ -182,7 +205,7 @@ fn kernel_must_answer<T: Tables>(
 fn may_open<T: Tables>(
     tables: &mut T,
     headers: &Headers,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let config = tables.config();
     if config.opens_flows == 0 {

@@ -3,15 +3,17 @@
 pub(crate) mod tc;
 pub(crate) mod xdp;
 
-/// Reads a word at an offset of the packet when it lies before its end.
+/// Reads a value at an offset of the packet when it lies before its end.
 ///
-/// Words are read whole although they may be misaligned: the kernel's verifier allows it on every architecture whose
-/// loads may be misaligned, and byte loads would cost four times as many instructions.
+/// Words are read whole although they may be misaligned: the verifier allows it on every architecture whose loads may
+/// be misaligned, and byte loads would cost four times as many instructions.
 macro_rules! load {
     ($packet:expr, $at:expr, $type:ty) => {{
         let at: usize = $at;
         let start = $packet.data();
-        // The comparison that the verifier looks for: the end of what is read against the end of the packet.
+        // The comparison that the verifier looks for: the end of what is read against the end of the packet. `data` is
+        // read anew each time, so that the compiler can't see that an earlier comparison proves this one: the verifier
+        // doesn't carry that proof over to a pointer that was computed again.
         if at > $crate::packet::OFFSET_MAX || start + at + size_of::<$type>() > $packet.data_end() {
             None
         } else {
@@ -21,7 +23,7 @@ macro_rules! load {
     }};
 }
 
-/// Writes a word at an offset of the packet when it lies before its end.
+/// Writes a value at an offset of the packet when it lies before its end.
 macro_rules! store {
     ($packet:expr, $at:expr, $value:expr, $type:ty) => {{
         let at: usize = $at;

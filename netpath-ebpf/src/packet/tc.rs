@@ -1,5 +1,7 @@
 //! A socket buffer at tc.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, __sk_buff},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data},
@@ -71,12 +73,14 @@ impl<'context> TcPacket<'context> {
 
     #[inline(always)]
     fn data(&self) -> usize {
-        self.context.data()
+        // SAFETY: the context is the kernel's own for the duration of the program.
+        unsafe { read_volatile(&raw const (*self.context.skb.skb).data) as usize }
     }
 
     #[inline(always)]
     fn data_end(&self) -> usize {
-        self.context.data_end()
+        // SAFETY: the context is the kernel's own for the duration of the program.
+        unsafe { read_volatile(&raw const (*self.context.skb.skb).data_end) as usize }
     }
 
     /// One call of `bpf_l4_csum_replace` with a prepared difference; it knows the kinds of checksum that a socket
@@ -103,11 +107,6 @@ impl Packet for TcPacket<'_> {
     }
 
     #[inline(always)]
-    fn read_u8(&self, at: usize) -> Option<u8> {
-        load!(self, at, u8)
-    }
-
-    #[inline(always)]
     fn read_u16(&self, at: usize) -> Option<[u8; 2]> {
         load!(self, at, u16).map(u16::to_ne_bytes)
     }
@@ -118,8 +117,8 @@ impl Packet for TcPacket<'_> {
     }
 
     #[inline(always)]
-    fn write_u8(&mut self, at: usize, value: u8) -> Result<(), DropReason> {
-        store!(self, at, value, u8)
+    fn read_words<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        load!(self, at, [u32; N])
     }
 
     #[inline(always)]
@@ -130,6 +129,11 @@ impl Packet for TcPacket<'_> {
     #[inline(always)]
     fn write_u32(&mut self, at: usize, value: [u8; 4]) -> Result<(), DropReason> {
         store!(self, at, u32::from_ne_bytes(value), u32)
+    }
+
+    #[inline(always)]
+    fn write_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), DropReason> {
+        store!(self, at, words, [u32; N])
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! A frame at XDP. It is only read here: what changes it happens at tc.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use netpath_common::{
     drop::DropReason,
@@ -22,12 +24,14 @@ impl<'context> XdpPacket<'context> {
 
     #[inline(always)]
     fn data(&self) -> usize {
-        self.context.data()
+        // SAFETY: the context is the kernel's own for the duration of the program.
+        unsafe { read_volatile(&raw const (*self.context.ctx).data) as usize }
     }
 
     #[inline(always)]
     fn data_end(&self) -> usize {
-        self.context.data_end()
+        // SAFETY: the context is the kernel's own for the duration of the program.
+        unsafe { read_volatile(&raw const (*self.context.ctx).data_end) as usize }
     }
 }
 
@@ -44,11 +48,6 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
-    fn read_u8(&self, at: usize) -> Option<u8> {
-        load!(self, at, u8)
-    }
-
-    #[inline(always)]
     fn read_u16(&self, at: usize) -> Option<[u8; 2]> {
         load!(self, at, u16).map(u16::to_ne_bytes)
     }
@@ -58,8 +57,9 @@ impl Packet for XdpPacket<'_> {
         load!(self, at, u32).map(u32::to_ne_bytes)
     }
 
-    fn write_u8(&mut self, _at: usize, _value: u8) -> Result<(), DropReason> {
-        Err(DropReason::RewriteFailed)
+    #[inline(always)]
+    fn read_words<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        load!(self, at, [u32; N])
     }
 
     fn write_u16(&mut self, _at: usize, _value: [u8; 2]) -> Result<(), DropReason> {
@@ -67,6 +67,10 @@ impl Packet for XdpPacket<'_> {
     }
 
     fn write_u32(&mut self, _at: usize, _value: [u8; 4]) -> Result<(), DropReason> {
+        Err(DropReason::RewriteFailed)
+    }
+
+    fn write_words<const N: usize>(&mut self, _at: usize, _words: [u32; N]) -> Result<(), DropReason> {
         Err(DropReason::RewriteFailed)
     }
 
