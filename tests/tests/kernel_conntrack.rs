@@ -340,6 +340,44 @@ fn a_connection_at_its_end_still_ends_in_order() -> Result<()> {
 }
 
 #[test]
+fn a_handshake_under_way_finishes_through_an_inserted_entry() -> Result<()> {
+    let network = Network::new()?;
+    let answers = "FORWARD -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP";
+    network.run("host", &format!("iptables -w -I {answers}"))?;
+    let listener = network.within("lan", || Ok(TcpListener::bind((LAN, LAN_PORT))?))?;
+    let (mut near, before) = thread::scope(|scope| -> Result<_> {
+        let connecting = scope.spawn(|| {
+            network.within("container", || Ok(TcpStream::connect_timeout(&(LAN, LAN_PORT).into(), PATIENCE)?))
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let before = loop {
+            match network.only(TCP) {
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => thread::sleep(Duration::from_millis(10)),
+                Ok(connection) => break connection,
+            }
+        };
+        assert!(!before.established_tcp, "{before:?}");
+        network.forget_all()?;
+        assert_eq!(network.insert(&[before])?, 1);
+        network.run("host", &format!("iptables -w -D {answers}"))?;
+        // The peers repeat themselves after a second.
+        let near = connecting.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+        Ok((near, before))
+    })?;
+    let (mut far, outside) = listener.accept()?;
+    assert_eq!(outside.port(), before.reply.destination_port, "the mapping is the same");
+    for stream in [&near, &far] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
+    say(&mut far, &mut near, "the server speaks first")?;
+    say(&mut near, &mut far, "the client answers")?;
+    let after = network.only(TCP)?;
+    assert_eq!((after.original, after.reply), (before.original, before.reply));
+    expect_days_of_idleness(&network)
+}
+
+#[test]
 fn a_last_packet_does_not_keep_a_connection_that_ended_for_days() -> Result<()> {
     let network = Network::new()?;
     let (mut near, mut far) = network.masqueraded()?;
