@@ -5,7 +5,6 @@
 //! `TC_ACT_*` and `XDP_*`. Unsafe code lives in the first three.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "the attribute macros drop the doc comments of the entry points")]
 
 mod collect;
 mod kernel;

@@ -1,7 +1,11 @@
 //! A slow and simple model of everything that isn't the packet: tables in ordinary collections, routes and sockets as
 //! a test sets them. For tests and the fuzzer.
 
+mod exercise;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
@@ -100,14 +104,8 @@ impl Model {
     pub fn add_endpoint(&mut self, address: Address, ifindex: u32) {
         let mac = Self::mac(ifindex);
         self.hops.insert(ifindex, Self::hop(HopKind::Endpoint, ifindex, mac));
-        let endpoint = Endpoint {
-            ifindex,
-            bridge_ifindex: Self::BRIDGE,
-            hop: ifindex,
-            network: 1,
-            mac,
-            reserved: [0; 4],
-        };
+        let endpoint =
+            Endpoint { ifindex, bridge_ifindex: Self::BRIDGE, hop: ifindex, network: 1, mac, reserved: [0; 4] };
         self.endpoints.insert(address, endpoint);
     }
 

@@ -16,9 +16,7 @@ use crate::{
 pub fn from_host<T: Tables>(packet: &mut impl Packet, tables: &mut T, arrival: &Arrival) -> Fate {
     let path = PathCount::HostToContainer;
     match receiver(packet, tables, arrival) {
-        Some(endpoint) => {
-            Fate::forwarded(Verdict { forward: Forward::Out { ifindex: endpoint.ifindex }, path })
-        }
+        Some(endpoint) => Fate::forwarded(Verdict { forward: Forward::Out { ifindex: endpoint.ifindex }, path }),
         None => Fate::forwarded(Verdict::kernel(PathCount::ToKernel)),
     }
 }

@@ -37,11 +37,7 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
 }
 
 #[inline(always)]
-fn try_unknown<T: Tables>(
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-) -> Result<Option<Verdict>, DropReason> {
+fn try_unknown<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
     let kernel = Ok(Some(Verdict::kernel(PathCount::ToKernel)));
     if tables.endpoint(headers.key.destination).is_some() {
         return Err(DropReason::DirectToContainer);

@@ -9,6 +9,8 @@ pub mod from_container;
 pub mod from_host;
 pub mod from_wire;
 mod icmp_error;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     abi::{Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
@@ -115,12 +117,7 @@ fn with_flow<P: Packet, T: Tables>(
 /// Not inlined: the BPF stack of 512 bytes is shared by a whole chain of calls, and this frame ends before the one that
 /// opens a flow begins.
 #[inline(never)]
-fn known_flow<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-) -> Fate {
+fn known_flow<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
     Fate::from(try_known_flow(packet, tables, headers, arrival))
 }
 
@@ -180,12 +177,7 @@ fn generation<T: Tables>(tables: &T, hop: u32) -> u16 {
 ///
 /// [`DropReason::RewriteFailed`], [`DropReason::HopGone`].
 #[inline(always)]
-fn carry(
-    packet: &mut impl Packet,
-    headers: &Headers,
-    flow: &Flow,
-    hop: &Hop,
-) -> Result<Verdict, DropReason> {
+fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) -> Result<Verdict, DropReason> {
     apply::network_header(packet, headers, flow)?;
     let forward = forward::towards(packet, hop)?;
     apply::transport_header(packet, headers, flow)?;
@@ -239,11 +231,7 @@ fn kernel_must_answer<T: Tables>(
 ///
 /// [`DropReason::NoFlow`] for a reset of nothing, in sole mode; [`DropReason::FragmentUnknown`].
 #[inline(always)]
-fn may_open<T: Tables>(
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-) -> Result<Option<Verdict>, DropReason> {
+fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
     let config = tables.config();
     if config.opens_flows == 0 {
         return Ok(Some(Verdict::kernel(PathCount::Handover)));

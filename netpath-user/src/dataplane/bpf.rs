@@ -38,12 +38,15 @@ pub(super) struct Cursor {
     begun: bool,
 }
 
-/// Reads the next slice of a hash map, `count` entries or fewer. The cursor is `None` after the last.
+/// Entries of a map, and where the next ones begin: `None` after the last.
+type Slice<K, V> = (Vec<(K, V)>, Option<Cursor>);
+
+/// Reads the next slice of a hash map, `count` entries or fewer.
 pub(super) fn lookup<K: Pod + Zeroable, V: Pod + Zeroable>(
     map: &MapData,
     cursor: Cursor,
     count: usize,
-) -> io::Result<(Vec<(K, V)>, Option<Cursor>)> {
+) -> io::Result<Slice<K, V>> {
     let mut keys = vec![K::zeroed(); count];
     let mut values = vec![V::zeroed(); count];
     let mut next = Cursor { begun: true, ..Cursor::default() };

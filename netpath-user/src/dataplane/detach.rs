@@ -1,12 +1,6 @@
 //! Removes all that netpath has in the kernel; in takeover mode its flows go on with nf_conntrack.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    net::Ipv4Addr,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, io, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData};
@@ -103,40 +97,32 @@ fn stop_opening_flows(layout: &Layout, config: Config) -> anyhow::Result<()> {
 fn connections(entries: &[(FlowKey, Flow)], now_ns: u64) -> Vec<Connection> {
     let by_key: HashMap<FlowKey, &Flow> = entries.iter().map(|(key, flow)| (*key, flow)).collect();
     let originals = entries.iter().filter(|(_, flow)| flow.direction() == Direction::Original);
-    originals.filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, now_ns)).collect()
+    originals
+        .filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, now_ns))
+        .collect()
 }
 
 fn connection(key: &FlowKey, original: &Flow, reply: &Flow, now_ns: u64) -> Option<Connection> {
     let state = pair_state(key.protocol, original.seen, reply.seen);
     let silent_ns = now_ns.saturating_sub(original.last_seen_ns.max(reply.last_seen_ns));
     let left_ns = state.timeout_ns().checked_sub(silent_ns)?;
-    let established_tcp = match state {
-        PairState::Established | PairState::FinWait | PairState::CloseWait => true,
-        PairState::UdpUnreplied | PairState::UdpReplied | PairState::Echo => false,
-        // A half-open connection's next SYN opens it anew, and a closed one has nothing to lose.
-        PairState::SynSent | PairState::SynReceived | PairState::TimeWait | PairState::Close => return None,
-    };
-    Some(Connection {
-        original: tuple(key),
-        reply: tuple(&original.reply_key(key.protocol)),
-        timeout: Duration::from_nanos(left_ns).max(Duration::from_secs(1)),
-        established_tcp,
-    })
-}
-
-fn tuple(key: &FlowKey) -> Tuple {
-    Tuple {
-        source: Ipv4Addr::from(key.source),
-        destination: Ipv4Addr::from(key.destination),
-        source_port: u16::from_be_bytes(key.source_port),
-        destination_port: u16::from_be_bytes(key.destination_port),
-        protocol: key.protocol,
+    // A closed connection has nothing to lose. One that is opening or closing is carried on as one picked up in its
+    // middle: with the time of an established one, a lone last packet would hold it for days.
+    if matches!(state, PairState::TimeWait | PairState::Close) {
+        return None;
     }
+    Some(Connection {
+        original: Tuple::from(*key),
+        reply: Tuple::from(original.reply_key(key.protocol)),
+        timeout: Duration::from_nanos(left_ns).max(Duration::from_secs(1)),
+        established_tcp: state == PairState::Established,
+    })
 }
 
 /// The clock of `last_seen_ns`.
 pub(super) fn now_ns() -> anyhow::Result<u64> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("can't read the monotonic clock")?;
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("can't read the monotonic clock")?;
     let seconds = u64::try_from(now.tv_sec()).unwrap_or_default();
     Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default())
 }

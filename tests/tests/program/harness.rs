@@ -25,39 +25,39 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-pub const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-pub const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
-pub const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+pub(crate) const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
 
-pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
-pub const REMOTE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
-pub const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub const WEB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+pub(crate) const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+pub(crate) const REMOTE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
+pub(crate) const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const WEB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 /// `TC_ACT_OK`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
-pub const OK: u32 = 0;
-pub const SHOT: u32 = 2;
-pub const REDIRECT: u32 = 7;
+pub(crate) const OK: u32 = 0;
+pub(crate) const SHOT: u32 = 2;
+pub(crate) const REDIRECT: u32 = 7;
 /// `XDP_DROP` and `XDP_PASS` (include/uapi/linux/bpf.h).
-pub const XDP_DROP: u32 = 1;
-pub const XDP_PASS: u32 = 2;
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
 
 /// A host with an uplink, a bridge and two containers' veths; port 8080 leads to port 80 of the first container.
-pub struct Host {
-    pub kernel: Kernel,
-    pub uplink: u32,
-    pub bridge: u32,
-    pub web: u32,
-    pub client: u32,
+pub(crate) struct Host {
+    pub(crate) kernel: Kernel,
+    pub(crate) uplink: u32,
+    pub(crate) bridge: u32,
+    pub(crate) web: u32,
+    pub(crate) client: u32,
     pin_dir: PathBuf,
 }
 
 /// Runs a test on a host of its own, in a thread with a network namespace of its own.
-pub fn on_host(mode: Mode, test: impl FnOnce(&mut Host) + Send + 'static) {
+pub(crate) fn on_host(mode: Mode, test: impl FnOnce(&mut Host) + Send + 'static) {
     let result = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("the program tests need root, for a network namespace of their own");
         let mut host = Host::new(mode);
@@ -139,30 +139,30 @@ impl Host {
     }
 
     /// Gives a frame to the program behind a container's veth.
-    pub fn from_container(&mut self, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn from_container(&mut self, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_container", ifindex, frame).expect("the program runs");
         (run.action, run.frame)
     }
 
     /// Gives a frame to the program on the uplink.
-    pub fn from_wire(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn from_wire(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_uplink", self.uplink, frame).expect("the program runs");
         (run.action, run.frame)
     }
 
     /// Gives a frame to the program on the bridge.
-    pub fn from_host(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn from_host(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_bridge", self.bridge, frame).expect("the program runs");
         (run.action, run.frame)
     }
 
     /// Gives a frame to the XDP program on the uplink.
-    pub fn at_xdp(&mut self, frame: &[u8]) -> u32 {
+    pub(crate) fn at_xdp(&mut self, frame: &[u8]) -> u32 {
         self.kernel.test_xdp(frame).expect("the program runs").action
     }
 
     /// Asserts which counters the step moved, by how many packets: all others must stand still.
-    pub fn assert_counted(&mut self, step: impl FnOnce(&mut Self), drops: &[DropReason], paths: &[PathCount]) {
+    pub(crate) fn assert_counted(&mut self, step: impl FnOnce(&mut Self), drops: &[DropReason], paths: &[PathCount]) {
         let before = self.counters();
         step(self);
         let mut moved = BTreeMap::new();
@@ -182,7 +182,8 @@ impl Host {
 
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         let pins = self.kernel.pins();
-        let drops = pins.drops().expect("the drops can be read").into_iter().map(|(reason, count)| (reason.name(), count));
+        let drops =
+            pins.drops().expect("the drops can be read").into_iter().map(|(reason, count)| (reason.name(), count));
         let traffic = pins.traffic().expect("the traffic can be read");
         drops.chain(traffic.into_iter().map(|(path, traffic)| (path.name(), traffic.packets))).collect()
     }
@@ -203,21 +204,21 @@ fn ip(arguments: &str) {
 
 /// Addresses and ports of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuple {
-    pub source: Ipv4Addr,
-    pub source_port: u16,
-    pub destination: Ipv4Addr,
-    pub destination_port: u16,
+pub(crate) struct Tuple {
+    pub(crate) source: Ipv4Addr,
+    pub(crate) source_port: u16,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) destination_port: u16,
 }
 
 /// `source:port > destination:port`.
-pub const fn tuple(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Tuple {
+pub(crate) const fn tuple(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Tuple {
     Tuple { source: source.0, source_port: source.1, destination: destination.0, destination_port: destination.1 }
 }
 
 /// A frame of UDP, TCP (SYN or ACK) or echo.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub(crate) enum Kind {
     Udp,
     Syn,
     SynAck,
@@ -228,12 +229,12 @@ pub enum Kind {
 }
 
 /// Builds a frame between two Ethernet addresses.
-pub fn frame(macs: ([u8; 6], [u8; 6]), tuple: Tuple, kind: Kind) -> Vec<u8> {
+pub(crate) fn frame(macs: ([u8; 6], [u8; 6]), tuple: Tuple, kind: Kind) -> Vec<u8> {
     frame_with(macs, tuple, kind, 64, b"payload of an odd length")
 }
 
 /// Builds a frame with a time to live and a payload.
-pub fn frame_with(macs: ([u8; 6], [u8; 6]), tuple: Tuple, kind: Kind, ttl: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame_with(macs: ([u8; 6], [u8; 6]), tuple: Tuple, kind: Kind, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(macs.0, macs.1).ipv4(tuple.source.octets(), tuple.destination.octets(), ttl);
     let mut bytes = Vec::new();
     let tcp = |builder: etherparse::PacketBuilderStep<etherparse::IpHeaders>| {
@@ -253,7 +254,7 @@ pub fn frame_with(macs: ([u8; 6], [u8; 6]), tuple: Tuple, kind: Kind, ttl: u8, p
 }
 
 /// Reads a frame back and asserts that every checksum in it is the one that etherparse computes from scratch.
-pub fn read(frame: &[u8]) -> Tuple {
+pub(crate) fn read(frame: &[u8]) -> Tuple {
     let packet = SlicedPacket::from_ethernet(frame).expect("the frame is whole");
     let Some(etherparse::NetSlice::Ipv4(ipv4)) = packet.net else { panic!("not IPv4") };
     let header = ipv4.header().to_header();
@@ -279,10 +280,5 @@ pub fn read(frame: &[u8]) -> Tuple {
         }
         TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => panic!("not a transport of these tests"),
     };
-    Tuple {
-        source: header.source.into(),
-        source_port,
-        destination: header.destination.into(),
-        destination_port,
-    }
+    Tuple { source: header.source.into(), source_port, destination: header.destination.into(), destination_port }
 }

@@ -1,0 +1,314 @@
+//! The packet path over the model: what goes out comes back the same, whatever it is, and every checksum is the one that
+//! etherparse computes from scratch.
+
+use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use proptest::prelude::*;
+
+use super::{from_container::from_container, from_wire::from_wire};
+use crate::{
+    abi::{Address, Mode, PathCount, Published, PublishedKey},
+    conntrack::state::SECOND_NS,
+    drop::DropReason,
+    forward::{Fate, Forward},
+    model::Model,
+    parse::Headers,
+    tables::Arrival,
+    wire::tcp,
+};
+
+const WEB: Address = [172, 17, 0, 2];
+const WEB_IFINDEX: u32 = 12;
+const CLIENT: Address = [172, 17, 0, 3];
+const CLIENT_IFINDEX: u32 = 13;
+const FAR: Address = [203, 0, 113, 9];
+
+/// What a packet is, without its checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Summary {
+    source: Address,
+    destination: Address,
+    source_port: u16,
+    destination_port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tcp(u8),
+    Udp,
+    Ping,
+}
+
+fn outbound(model: &mut Model, ifindex: u32, seconds: u64, frame: &mut [u8]) -> Fate {
+    let arrival = Arrival { ifindex, now_ns: seconds * SECOND_NS };
+    from_container(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
+}
+
+fn inbound(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
+    let arrival = Arrival { ifindex: Model::UPLINK, now_ns: seconds * SECOND_NS };
+    from_wire(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
+}
+
+fn build(summary: Summary, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let Summary { source, destination, source_port, destination_port } = summary;
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).ipv4(source, destination, 64);
+    let mut frame = Vec::new();
+    match kind {
+        Kind::Udp => builder.udp(source_port, destination_port).write(&mut frame, payload),
+        Kind::Ping if source_port != 0 => builder.icmpv4_echo_request(source_port, 1).write(&mut frame, payload),
+        Kind::Ping => builder.icmpv4_echo_reply(destination_port, 1).write(&mut frame, payload),
+        Kind::Tcp(flags) => {
+            let mut header = etherparse::TcpHeader::new(source_port, destination_port, 7, 1000);
+            header.syn = flags & tcp::SYN != 0;
+            header.ack = flags & tcp::ACK != 0;
+            header.fin = flags & tcp::FIN != 0;
+            header.rst = flags & tcp::RST != 0;
+            builder.tcp_header(header).write(&mut frame, payload)
+        }
+    }
+    .unwrap();
+    frame
+}
+
+/// Reads a frame and verifies its checksums.
+fn read(frame: &[u8]) -> Summary {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(NetSlice::Ipv4(ipv4)) = packet.net else { panic!("not IPv4") };
+    let header = ipv4.header().to_header();
+    assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
+    let (source_port, destination_port) = match packet.transport.unwrap() {
+        TransportSlice::Udp(udp) => {
+            assert_eq!(
+                udp.checksum(),
+                udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap(),
+                "UDP checksum"
+            );
+            (udp.source_port(), udp.destination_port())
+        }
+        TransportSlice::Tcp(tcp) => {
+            assert_eq!(
+                tcp.checksum(),
+                tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap(),
+                "TCP checksum"
+            );
+            (tcp.source_port(), tcp.destination_port())
+        }
+        TransportSlice::Icmpv4(icmp) => {
+            assert_eq!(icmp.checksum(), icmp.icmp_type().calc_checksum(icmp.payload()), "ICMP checksum");
+            match icmp.icmp_type() {
+                Icmpv4Type::EchoRequest(echo) => (echo.id, 0),
+                Icmpv4Type::EchoReply(echo) => (0, echo.id),
+                _ => (0, 0),
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    Summary { source: header.source, destination: header.destination, source_port, destination_port }
+}
+
+const fn reversed(summary: Summary) -> Summary {
+    Summary {
+        source: summary.destination,
+        destination: summary.source,
+        source_port: summary.destination_port,
+        destination_port: summary.source_port,
+    }
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Tcp(tcp::SYN)), Just(Kind::Udp), Just(Kind::Ping)]
+}
+
+proptest! {
+    #[test]
+    fn a_masqueraded_packet_and_its_answer_are_inverse(
+        kind in kinds(),
+        source_port in 1..=u16::MAX,
+        port in 1..=u16::MAX,
+        destination in any::<[u8; 2]>(),
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+        taken in any::<bool>(),
+    ) {
+        let mut model = Model::host(Mode::Sole);
+        let destination = [203, 0, destination[0], destination[1]];
+        let destination_port = if kind == Kind::Ping { 0 } else { port };
+        let sent = Summary { source: CLIENT, destination, source_port, destination_port };
+        if taken {
+            let mut other = build(Summary { source: WEB, ..sent }, kind, &payload);
+            let fate = outbound(&mut model, WEB_IFINDEX, 1, &mut other);
+            prop_assert_eq!(fate.path(), Some(PathCount::MasqueradeOut));
+        }
+        let mut frame = build(sent, kind, &payload);
+        prop_assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame).forward(), Some(Forward::OutOfUplink { ifindex: Model::UPLINK }));
+        let seen = read(&frame);
+        prop_assert_eq!((seen.source, seen.destination, seen.destination_port), (Model::HOST, destination, destination_port));
+        // The first flow has the port unless that was a published one, which nobody gets.
+        prop_assert!(source_port == 8080 || (seen.source_port == source_port) != taken);
+
+        let answer = if let Kind::Tcp(_) = kind { Kind::Tcp(tcp::SYN | tcp::ACK) } else { kind };
+        let mut frame = build(reversed(seen), answer, &payload);
+        prop_assert_eq!(inbound(&mut model, 2, &mut frame).forward(), Some(Forward::IntoContainer { ifindex: CLIENT_IFINDEX }));
+        prop_assert_eq!(read(&frame), reversed(sent));
+    }
+
+    #[test]
+    fn a_published_packet_and_its_answer_are_inverse(
+        is_tcp in any::<bool>(),
+        client_port in 1..=u16::MAX,
+        host_port in 1..=u16::MAX,
+        container_port in 1..=u16::MAX,
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let mut model = Model::host(Mode::Sole);
+        let kind = if is_tcp { Kind::Tcp(tcp::SYN) } else { Kind::Udp };
+        for protocol in [6, 17] {
+            let key = PublishedKey { address: Model::HOST, port: host_port.to_be_bytes(), protocol, reserved: 0 };
+            let target = Published { address: WEB, port: container_port.to_be_bytes(), reserved: [0; 2] };
+            model.published.insert(key, target);
+        }
+        let sent = Summary { source: FAR, destination: Model::HOST, source_port: client_port, destination_port: host_port };
+        let mut frame = build(sent, kind, &payload);
+        prop_assert_eq!(inbound(&mut model, 1, &mut frame).forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+        let seen = read(&frame);
+        let expected = Summary { destination: WEB, destination_port: container_port, ..sent };
+        prop_assert_eq!(seen, expected, "the client's address stays");
+
+        let answer = if is_tcp { Kind::Tcp(tcp::SYN | tcp::ACK) } else { kind };
+        let mut frame = build(reversed(seen), answer, &payload);
+        prop_assert_eq!(outbound(&mut model, WEB_IFINDEX, 2, &mut frame).forward(), Some(Forward::OutOfUplink { ifindex: Model::UPLINK }));
+        prop_assert_eq!(read(&frame), reversed(sent));
+    }
+}
+
+fn udp_to(destination_port: u16) -> Summary {
+    Summary { source: CLIENT, destination: FAR, source_port: 5000, destination_port }
+}
+
+#[test]
+fn an_unanswered_flow_ends_after_its_time_and_a_live_one_stays() {
+    for (answered, after, lives) in [(false, 29, true), (false, 31, false), (true, 119, true), (true, 121, false)] {
+        let mut model = Model::host(Mode::Takeover);
+        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(udp_to(53), Kind::Udp, b""));
+        if answered {
+            let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: 5000 };
+            _ = inbound(&mut model, 1, &mut build(answer, Kind::Udp, b""));
+        }
+        let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: 5000 };
+        let fate = inbound(&mut model, 1 + after, &mut build(answer, Kind::Udp, b""));
+        let expected = if lives { PathCount::MasqueradeIn } else { PathCount::ToKernel };
+        assert_eq!(fate.path(), Some(expected), "answered: {answered}, after {after} s");
+        assert_eq!(model.flows.is_empty(), !lives, "both entries go together");
+    }
+}
+
+#[test]
+fn a_direction_that_only_listens_is_kept_alive_by_the_other() {
+    let mut model = Model::host(Mode::Takeover);
+    _ = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
+    let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: 5000 };
+    for seconds in (20..600).step_by(20) {
+        let fate = inbound(&mut model, seconds, &mut build(answer, Kind::Udp, b""));
+        assert_eq!(fate.path(), Some(PathCount::MasqueradeIn), "after {seconds} s");
+    }
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 600, &mut build(udp_to(53), Kind::Udp, b""));
+    assert_eq!(fate.path(), Some(PathCount::MasqueradeOut));
+    assert_eq!(model.counted(PathCount::FlowsOpened), 1, "the flow never ended");
+}
+
+#[test]
+fn a_new_syn_reopens_a_closed_connection_with_the_same_mapping() {
+    let mut model = Model::host(Mode::Takeover);
+    let flow = udp_to(80);
+    let answer = Summary { source: FAR, destination: Model::HOST, source_port: 80, destination_port: 5000 };
+    for (out, flags) in [
+        (true, tcp::SYN),
+        (false, tcp::SYN | tcp::ACK),
+        (true, tcp::ACK),
+        (true, tcp::FIN | tcp::ACK),
+        (false, tcp::FIN | tcp::ACK),
+        (true, tcp::ACK),
+        (true, tcp::SYN),
+        (false, tcp::SYN | tcp::ACK),
+        (true, tcp::ACK),
+    ] {
+        let mut frame = build(if out { flow } else { answer }, Kind::Tcp(flags), b"");
+        let fate =
+            if out { outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame) } else { inbound(&mut model, 1, &mut frame) };
+        assert!(fate.forward().is_some_and(|forward| forward != Forward::Kernel), "flags {flags:#x}: {fate:?}");
+    }
+    // Open again: an hour of silence doesn't end it, as it would end a closed one.
+    let fate = inbound(&mut model, 3600, &mut build(answer, Kind::Tcp(tcp::ACK), b"x"));
+    assert_eq!(fate.path(), Some(PathCount::MasqueradeIn));
+}
+
+#[test]
+fn an_expired_holder_gives_its_port_away() {
+    let mut model = Model::host(Mode::Takeover);
+    _ = outbound(&mut model, WEB_IFINDEX, 0, &mut build(Summary { source: WEB, ..udp_to(53) }, Kind::Udp, b""));
+    let mut frame = build(udp_to(53), Kind::Udp, b"");
+    _ = outbound(&mut model, CLIENT_IFINDEX, 100, &mut frame);
+    assert_eq!(read(&frame).source_port, 5000);
+    assert_eq!(model.flows.len(), 2, "the expired pair is gone whole");
+}
+
+#[test]
+fn ports_of_host_sockets_published_ports_and_kernel_flows_are_not_given_to_containers() {
+    type Reserve = fn(&mut Model, crate::abi::FlowKey);
+    let rows: [(&str, Reserve); 3] = [
+        ("a host socket", |model, reply| {
+            model.sockets.insert(reply);
+        }),
+        ("a flow of nf_conntrack", |model, reply| {
+            model.handover.insert(reply);
+        }),
+        ("a published port", |model, reply| {
+            let key = PublishedKey { address: [0; 4], port: reply.destination_port, protocol: 17, reserved: 0 };
+            model.published.insert(key, Published { address: WEB, port: [0, 80], reserved: [0; 2] });
+        }),
+    ];
+    for (description, reserve) in rows {
+        let mut model = Model::host(Mode::Takeover);
+        reserve(
+            &mut model,
+            crate::abi::FlowKey {
+                source: FAR,
+                destination: Model::HOST,
+                source_port: 53_u16.to_be_bytes(),
+                destination_port: 5000_u16.to_be_bytes(),
+                protocol: 17,
+                reserved: [0; 3],
+            },
+        );
+        let mut frame = build(udp_to(53), Kind::Udp, b"");
+        assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame).path(), Some(PathCount::MasqueradeOut));
+        assert_ne!(read(&frame).source_port, 5000, "{description}");
+    }
+}
+
+#[test]
+fn a_full_table_drops_and_counts_and_leaves_no_half() {
+    for flows_max in [0, 1] {
+        let mut model = Model::host(Mode::Takeover);
+        model.flows_max = flows_max;
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
+        assert_eq!(fate.drop_reason(), Some(DropReason::FlowTableFull));
+        assert!(model.flows.is_empty());
+    }
+}
+
+#[test]
+fn another_containers_source_doesnt_reach_its_flow() {
+    let mut model = Model::host(Mode::Sole);
+    _ = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
+    let fate = outbound(&mut model, WEB_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
+    assert_eq!(fate.drop_reason(), Some(DropReason::ForeignSource));
+    assert_eq!(model.flows.len(), 2, "the flow lives on");
+}
+
+#[test]
+fn until_flows_may_be_opened_everything_new_is_the_kernels() {
+    let mut model = Model::host(Mode::Takeover);
+    model.config.opens_flows = 0;
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
+    assert_eq!(fate.path(), Some(PathCount::Handover));
+    assert!(model.flows.is_empty());
+}
