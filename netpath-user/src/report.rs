@@ -1,0 +1,149 @@
+//! What the daemon says about itself: the answers of the control socket, and what the command line prints.
+//!
+//! Plain values with stable field names (`snake_case`), part of the interface: fields are added, never renamed. Nothing
+//! here reads a map or asks Docker; the daemon fills these in after each round.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::model::{IfIndex, Protocol};
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DaemonStatus {
+    /// netpath's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// `takeover`, `sole`, or empty while it isn't known yet.
+    pub mode: String,
+    /// True when everything wanted is in the dataplane, Docker is connected and its last list has been applied.
+    pub in_sync: bool,
+    /// The connection to Docker.
+    pub docker: DockerStatus,
+    /// Uplinks, the ones that were asked for and aren't there included.
+    pub uplinks: Vec<UplinkStatus>,
+    /// Networks that netpath manages.
+    pub networks: Vec<NetworkStatus>,
+    /// Containers' addresses on those networks.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Published ports.
+    pub published: Vec<PublishedStatus>,
+    /// Changes that failed and will be tried again.
+    pub pending: Vec<PendingFailure>,
+}
+
+/// The connection to Docker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DockerStatus {
+    /// The socket's path.
+    pub socket: String,
+    /// Whether the event stream is open.
+    pub connected: bool,
+    /// Whether Docker's last list is what the daemon works from; false from the moment that Docker goes away.
+    pub in_sync: bool,
+    /// The negotiated API version, such as `1.41`.
+    pub api_version: Option<String>,
+    /// Why the last attempt failed; absent once connected.
+    pub last_error: Option<String>,
+    /// When the last complete list came, in milliseconds since 1970 (UTC).
+    pub last_sync_unix_ms: Option<u64>,
+}
+
+/// An uplink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UplinkStatus {
+    /// Interface name.
+    pub name: String,
+    /// Interface index; absent while the interface doesn't exist.
+    pub ifindex: Option<IfIndex>,
+    /// Primary addresses with prefix length, `192.0.2.1/24`.
+    pub addresses: Vec<String>,
+    /// How `np_uplink` is attached, `tcx` or `clsact`; absent: it isn't.
+    pub hook: Option<String>,
+    /// How `np_xdp_uplink` is attached, `native` or `generic`; absent: it isn't.
+    pub xdp_mode: Option<String>,
+}
+
+/// A Docker network that netpath manages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkStatus {
+    /// Docker's id, in full.
+    pub id: String,
+    /// Docker's name.
+    pub name: String,
+    /// Docker's driver; always `bridge` so far.
+    pub driver: String,
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// The bridge's interface index; absent while the bridge doesn't exist.
+    pub bridge_ifindex: Option<IfIndex>,
+    /// IPv4 subnets, `172.17.0.0/16`.
+    pub subnets: Vec<String>,
+    /// The IPv4 gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// Made with `--internal`.
+    pub internal: bool,
+    /// The number that the dataplane knows the network by; 0 while the bridge doesn't exist.
+    pub number: u16,
+    /// How many endpoints of this network are in the dataplane.
+    pub endpoints: usize,
+}
+
+/// A container's address on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Docker's container id, in full.
+    pub container_id: String,
+    /// The container's name.
+    pub container_name: String,
+    /// The network's id, in full.
+    pub network_id: String,
+    /// The network's name.
+    pub network_name: String,
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// The container's Ethernet address, `02:42:ac:11:00:02`.
+    pub mac: String,
+    /// The host side of the veth; empty when the interface has no name that is known.
+    pub veth: String,
+    /// Interface index of the host side of the veth.
+    pub ifindex: IfIndex,
+    /// Whether `np_container` is attached to it.
+    pub attached: bool,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStatus {
+    /// Host address; 0.0.0.0 stands for each of the host's.
+    pub host_address: Ipv4Addr,
+    /// Host port.
+    pub host_port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Docker's container id, in full.
+    pub container_id: String,
+    /// The container's name.
+    pub container_name: String,
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// The container's port.
+    pub port: u16,
+}
+
+/// A change that failed and will be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingFailure {
+    /// What it is about, such as `published port 0.0.0.0:80/tcp`.
+    pub object: String,
+    /// What failed.
+    pub error: String,
+    /// How often it has been tried.
+    pub attempts: u32,
+}
