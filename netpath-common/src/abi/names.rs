@@ -31,19 +31,8 @@ pub mod map {
     pub const TRAFFIC: &str = "TRAFFIC";
 
     /// Every map, in the order above. All of them are pinned.
-    pub const ALL: &[&str] = &[
-        FLOWS,
-        ENDPOINTS,
-        HOPS,
-        PUBLISHED,
-        UPLINKS,
-        HOST_ADDRESSES,
-        HANDOVER,
-        FRAGMENTS,
-        CONFIG,
-        DROPS,
-        TRAFFIC,
-    ];
+    pub const ALL: &[&str] =
+        &[FLOWS, ENDPOINTS, HOPS, PUBLISHED, UPLINKS, HOST_ADDRESSES, HANDOVER, FRAGMENTS, CONFIG, DROPS, TRAFFIC];
 }
 
 /// Program names, as declared in the eBPF object. At most 15 characters, so that the kernel shows them whole.

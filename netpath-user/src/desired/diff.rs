@@ -1,1 +1,66 @@
-//! The steps from one state to another.
+//! The steps from one state to another, in an order that never leaves a reference dangling.
+//!
+//! What others refer to is added first and removed last: a published port never points to an absent endpoint and a
+//! program is never attached before the maps know its interface. A changed object is one step, so there is no moment
+//! without it.
+
+use super::model::{Change, PublishedPort, PublishedTarget, State};
+
+/// Published ports in one change; a range of thousands takes a few batches instead of one system call per port.
+pub const BATCH_MAX: usize = 1024;
+
+/// The changes that make `actual` into `desired`.
+#[must_use]
+pub fn diff(actual: &State, desired: &State) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if actual.mode != desired.mode {
+        changes.push(Change::SetMode(desired.mode));
+    }
+    remove_published(actual, desired, &mut changes);
+    add(actual, desired, &mut changes);
+    set_published(actual, desired, &mut changes);
+    remove(actual, desired, &mut changes);
+    changes
+}
+
+fn remove_published(actual: &State, desired: &State, changes: &mut Vec<Change>) {
+    let gone = actual.published.keys().filter(|port| !desired.published.contains_key(port));
+    let gone: Vec<PublishedPort> = gone.copied().collect();
+    changes.extend(gone.chunks(BATCH_MAX).map(|batch| Change::RemovePublished(batch.to_vec())));
+}
+
+/// Everything but published ports; what they and the programs refer to comes first.
+fn add(actual: &State, desired: &State, changes: &mut Vec<Change>) {
+    changes.extend(desired.host_addresses.difference(&actual.host_addresses).copied().map(Change::AddHostAddress));
+    for (ifindex, uplink) in &desired.uplinks {
+        if actual.uplinks.get(ifindex) != Some(uplink) {
+            changes.push(Change::SetUplink(*ifindex, uplink.clone()));
+        }
+    }
+    for (address, endpoint) in &desired.endpoints {
+        if actual.endpoints.get(address) != Some(endpoint) {
+            changes.push(Change::SetEndpoint(*address, endpoint.clone()));
+        }
+    }
+    changes.extend(desired.attachments.difference(&actual.attachments).copied().map(Change::Attach));
+}
+
+fn set_published(actual: &State, desired: &State, changes: &mut Vec<Change>) {
+    let wanted = desired.published.iter().filter(|(port, target)| actual.published.get(port) != Some(target));
+    let wanted: Vec<(PublishedPort, PublishedTarget)> = wanted.map(|(port, target)| (*port, *target)).collect();
+    changes.extend(wanted.chunks(BATCH_MAX).map(|batch| Change::SetPublished(batch.to_vec())));
+}
+
+/// Everything but published ports, in the opposite order of [`add`].
+fn remove(actual: &State, desired: &State, changes: &mut Vec<Change>) {
+    changes.extend(actual.attachments.difference(&desired.attachments).copied().map(Change::Detach));
+    let endpoints = actual.endpoints.keys().filter(|address| !desired.endpoints.contains_key(address));
+    changes.extend(endpoints.copied().map(Change::RemoveEndpoint));
+    let uplinks = actual.uplinks.keys().filter(|ifindex| !desired.uplinks.contains_key(ifindex));
+    changes.extend(uplinks.copied().map(Change::RemoveUplink));
+    changes.extend(actual.host_addresses.difference(&desired.host_addresses).copied().map(Change::RemoveHostAddress));
+}
+
+#[cfg(test)]
+#[path = "diff_tests.rs"]
+mod tests;

@@ -1,7 +1,14 @@
 //! What the kernel should hold: a pure model of the host, and the difference to what it does hold.
 //!
-//! Docker events and netlink only change the model; [`diff`] decides; [`crate::dataplane`] applies. A missed event, a
-//! restart and a first start are therefore the same case.
+//! Docker events and netlink only change the inputs ([`docker`], [`host`]); [`build`] makes the wanted
+//! [`model::State`] from them; [`diff`] decides; [`crate::dataplane`] applies. A missed event, a restart and a first
+//! start are therefore the same case. Nothing here does input or output or reads a clock.
 
+pub mod build;
+pub mod describe;
 pub mod diff;
+pub mod docker;
+pub mod host;
 pub mod model;
+pub mod numbers;
+pub mod uplinks;

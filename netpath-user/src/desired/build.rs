@@ -1,0 +1,185 @@
+//! The wanted state, made from what Docker and the kernel say.
+//!
+//! Pure, so that every rule is a table row in a test. An object is wanted only when everything it refers to exists:
+//! an endpoint when its veth is a port of its network's bridge, a published port when its endpoint is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netpath_common::abi::Mode;
+
+use super::{
+    docker::{Container, DockerModel, Interface},
+    host::HostModel,
+    model::{Attachment, Endpoint, Hook, IfIndex, PublishedPort, PublishedTarget, State},
+    numbers::{self, Numbers},
+    uplinks::{self, UplinkChoice},
+};
+
+/// Whether uplinks get the XDP program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xdp {
+    /// Attach it.
+    Attach,
+    /// `--xdp off`.
+    Off,
+}
+
+/// The operator's wishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wishes {
+    /// Which interfaces are uplinks.
+    pub uplinks: UplinkChoice,
+    /// Whether they get the XDP program.
+    pub xdp: Xdp,
+}
+
+/// What [`build`] makes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The wanted state.
+    pub state: State,
+    /// The number of each managed bridge's network.
+    pub numbers: Numbers,
+    /// One sentence for each thing that can't be had as things are.
+    pub refused: Vec<String>,
+    /// What is expected to solve itself soon (object, reason); the daemon isn't in step with Docker until then.
+    pub unresolved: Vec<(String, String)>,
+}
+
+/// The wanted state. `actual` gives what must survive a restart: networks' numbers and the uplinks so far.
+#[must_use]
+pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes, actual: &State) -> Wanted {
+    let bridges = bridges(docker, host);
+    let bridge_indexes: BTreeSet<IfIndex> = bridges.values().copied().collect();
+    let mut wanted =
+        Wanted { numbers: numbers::assign(&bridge_indexes, &numbers::in_use(actual)), ..Wanted::default() };
+    wanted.state.mode = mode;
+    add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual);
+    add_host_addresses(&mut wanted.state, host);
+    for bridge in bridge_indexes {
+        wanted.state.attachments.insert(Attachment { ifindex: bridge, hook: Hook::Bridge });
+    }
+    for container in docker.containers.values() {
+        add_endpoints(&mut wanted, docker, host, &bridges, container);
+    }
+    for container in docker.containers.values() {
+        add_published(&mut wanted, docker, container);
+    }
+    wanted
+}
+
+/// The wanted state while Docker's list hasn't come since the start: what is there, with the uplinks and addresses that
+/// the host has now. Nothing of Docker's is added or removed.
+#[must_use]
+pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -> Wanted {
+    let mut wanted = Wanted { numbers: numbers::in_use(actual), ..Wanted::default() };
+    let of_docker = |attachment: &&Attachment| matches!(attachment.hook, Hook::Container | Hook::Bridge);
+    wanted.state.mode = actual.mode;
+    wanted.state.endpoints = actual.endpoints.clone();
+    wanted.state.published = actual.published.clone();
+    wanted.state.attachments = actual.attachments.iter().filter(of_docker).copied().collect();
+    let bridges = actual.endpoints.values().map(|endpoint| endpoint.bridge_ifindex);
+    let bridges = bridges.chain(actual.attachments.iter().filter(|at| at.hook == Hook::Bridge).map(|at| at.ifindex));
+    add_uplinks(&mut wanted, host, &bridges.collect(), wishes, actual);
+    add_host_addresses(&mut wanted.state, host);
+    wanted
+}
+
+/// The managed networks' bridges that exist, by network id.
+fn bridges<'a>(docker: &'a DockerModel, host: &HostModel) -> BTreeMap<&'a str, IfIndex> {
+    let managed = docker.networks.iter().filter(|(_, network)| network.is_managed());
+    managed
+        .filter_map(|(id, network)| {
+            let (ifindex, link) = host.link_named(&network.bridge)?;
+            link.mac.map(|_| (id.as_str(), ifindex))
+        })
+        .collect()
+}
+
+fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex>, wishes: &Wishes, actual: &State) {
+    let present = actual.attachments.iter().filter(|attachment| attachment.hook == Hook::Uplink);
+    let present = present.map(|attachment| attachment.ifindex).collect();
+    let chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present);
+    wanted.refused.extend(chosen.refused);
+    for ifindex in chosen.interfaces {
+        if let Some(uplink) = uplinks::uplink(ifindex, host) {
+            wanted.state.uplinks.insert(ifindex, uplink);
+        }
+        wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Uplink });
+        if wishes.xdp == Xdp::Attach {
+            wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::XdpUplink });
+        }
+    }
+}
+
+fn add_host_addresses(state: &mut State, host: &HostModel) {
+    state.host_addresses = host.addresses.iter().map(|address| address.address).collect();
+    state.host_addresses.insert(std::net::Ipv4Addr::LOCALHOST);
+}
+
+fn add_endpoints(
+    wanted: &mut Wanted,
+    docker: &DockerModel,
+    host: &HostModel,
+    bridges: &BTreeMap<&str, IfIndex>,
+    container: &Container,
+) {
+    for interface in &container.interfaces {
+        let managed = docker.networks.get(&interface.network).filter(|network| network.is_managed());
+        let Some(network) = managed else { continue };
+        if wanted.state.endpoints.contains_key(&interface.address) {
+            wanted.refused.push(format!(
+                "{} of container {} on network {} is another container's address too; only one can have it",
+                interface.address, container.name, network.name
+            ));
+            continue;
+        }
+        match endpoint(host, bridges, &wanted.numbers, interface) {
+            Ok(endpoint) => {
+                let attachment = Attachment { ifindex: endpoint.ifindex, hook: Hook::Container };
+                wanted.state.attachments.insert(attachment);
+                wanted.state.endpoints.insert(interface.address, endpoint);
+            }
+            Err(reason) => {
+                let object = format!("container {} on network {}", container.name, network.name);
+                wanted.unresolved.push((object, reason.to_owned()));
+            }
+        }
+    }
+}
+
+fn endpoint(
+    host: &HostModel,
+    bridges: &BTreeMap<&str, IfIndex>,
+    numbers: &Numbers,
+    interface: &Interface,
+) -> Result<Endpoint, &'static str> {
+    let bridge_ifindex = *bridges.get(interface.network.as_str()).ok_or("the network's bridge doesn't exist")?;
+    let bridge_mac = host.links.get(&bridge_ifindex).and_then(|link| link.mac).ok_or("the bridge has no address")?;
+    let network = *numbers.get(&bridge_ifindex).ok_or("all 65,535 network numbers are taken")?;
+    let peer = interface.peer.ok_or("the host side of its veth isn't known yet")?;
+    let veth = host.links.get(&peer.host_ifindex).ok_or("the host side of its veth doesn't exist")?;
+    if veth.controller != Some(bridge_ifindex) {
+        return Err("the host side of its veth isn't a port of the network's bridge");
+    }
+    let mtu = veth.mtu.min(peer.mtu);
+    Ok(Endpoint { ifindex: peer.host_ifindex, bridge_ifindex, mac: peer.mac, bridge_mac, network, mtu })
+}
+
+/// Published ports lead to the container's address on the network with its default gateway, as Docker's own do; when
+/// that network is internal or of another driver, none of them is netpath's.
+fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Container) {
+    let Some((network, interface)) = docker.gateway_interface(container) else { return };
+    if network.internal || !network.is_managed() || !wanted.state.endpoints.contains_key(&interface.address) {
+        return;
+    }
+    for binding in &container.published {
+        let port = PublishedPort { address: binding.host_address, port: binding.host_port, protocol: binding.protocol };
+        let target = PublishedTarget { address: interface.address, port: binding.container_port };
+        wanted.state.published.entry(port).or_insert(target);
+    }
+}
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;

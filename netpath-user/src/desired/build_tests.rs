@@ -1,0 +1,290 @@
+//! The rules of the wanted state, one row each. All rows vary one host: eth0 with the default route, docker0 with one
+//! container that publishes port 8080.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::desired::{
+    docker::{Binding, Network, Peer},
+    host::{Address, Link},
+    model::{Protocol, Uplink},
+};
+
+const ETH0: IfIndex = 2;
+const DOCKER0: IfIndex = 3;
+const VETH: IfIndex = 7;
+const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+
+struct Case {
+    docker: DockerModel,
+    host: HostModel,
+    wishes: Wishes,
+    actual: State,
+}
+
+impl Case {
+    fn build(&self) -> Wanted {
+        build(&self.docker, &self.host, Mode::Takeover, &self.wishes, &self.actual)
+    }
+
+    fn web(&mut self) -> &mut Container {
+        self.docker.containers.get_mut("web").unwrap()
+    }
+
+    fn hooks(&self, hook: Hook) -> Vec<IfIndex> {
+        let wanted = self.build().state.attachments;
+        wanted.into_iter().filter(|attachment| attachment.hook == hook).map(|attachment| attachment.ifindex).collect()
+    }
+}
+
+fn link(name: &str, last: u8, controller: Option<IfIndex>) -> Link {
+    Link { name: name.to_owned(), mac: Some([2, 0, 0, 0, 0, last]), mtu: 1500, controller }
+}
+
+fn host_address(ifindex: IfIndex, address: Ipv4Addr, prefix_length: u8) -> Address {
+    Address { ifindex, address, prefix_length, masquerades: true }
+}
+
+fn network(name: &str, bridge: &str) -> Network {
+    let driver = "bridge".to_owned();
+    Network { name: name.to_owned(), driver, bridge: bridge.to_owned(), ..Network::default() }
+}
+
+fn interface(network: &str, address: Ipv4Addr, host_ifindex: IfIndex) -> Interface {
+    Interface {
+        network: network.to_owned(),
+        endpoint: format!("{network}-{address}"),
+        address,
+        gateway: Some(GATEWAY),
+        gateway_priority: 0,
+        peer: Some(Peer { host_ifindex, mac: [2, 66, 172, 17, 0, 2], mtu: 1500 }),
+    }
+}
+
+fn case() -> Case {
+    let binding =
+        Binding { host_address: Ipv4Addr::UNSPECIFIED, host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
+    let web = Container {
+        name: "web".to_owned(),
+        interfaces: vec![interface("default", WEB, VETH)],
+        published: vec![binding],
+    };
+    let links = [
+        (1, Link { name: "lo".to_owned(), mac: None, mtu: 65536, controller: None }),
+        (ETH0, link("eth0", 1, None)),
+        (DOCKER0, link("docker0", 2, None)),
+        (VETH, link("veth0", 3, Some(DOCKER0))),
+    ];
+    Case {
+        docker: DockerModel {
+            networks: [("default".to_owned(), network("bridge", "docker0"))].into(),
+            containers: [("web".to_owned(), web)].into(),
+        },
+        host: HostModel {
+            links: links.into(),
+            addresses: vec![
+                host_address(1, Ipv4Addr::LOCALHOST, 8),
+                host_address(ETH0, HOST, 24),
+                host_address(DOCKER0, GATEWAY, 16),
+            ],
+            default_routes: vec![ETH0],
+        },
+        wishes: Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Attach },
+        actual: State::default(),
+    }
+}
+
+/// Makes the case's container one of two networks, the second of which is called `name`.
+fn with_second_network(name: &str) -> Case {
+    let mut case = case();
+    case.docker.networks.insert("second".to_owned(), network(name, "br-second"));
+    case.host.links.insert(4, link("br-second", 4, None));
+    case.host.links.insert(8, link("veth1", 5, Some(4)));
+    case.web().interfaces.push(interface("second", Ipv4Addr::new(172, 18, 0, 2), 8));
+    case
+}
+
+#[test]
+fn a_stock_host_with_one_container() {
+    let wanted = case().build();
+    let endpoint = Endpoint {
+        ifindex: VETH,
+        bridge_ifindex: DOCKER0,
+        mac: [2, 66, 172, 17, 0, 2],
+        bridge_mac: [2, 0, 0, 0, 0, 2],
+        network: 3,
+        mtu: 1500,
+    };
+    let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol: Protocol::Tcp };
+    let at = |ifindex, hook| Attachment { ifindex, hook };
+    let expected = State {
+        mode: Mode::Takeover,
+        endpoints: [(WEB, endpoint)].into(),
+        published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
+        uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 })].into(),
+        host_addresses: [Ipv4Addr::LOCALHOST, HOST, GATEWAY].into(),
+        attachments: [
+            at(ETH0, Hook::Uplink),
+            at(ETH0, Hook::XdpUplink),
+            at(VETH, Hook::Container),
+            at(DOCKER0, Hook::Bridge),
+        ]
+        .into(),
+    };
+    assert_eq!(wanted.state, expected);
+    assert_eq!((wanted.refused, wanted.unresolved), (vec![], vec![]));
+}
+
+#[test]
+fn without_xdp_the_uplink_gets_only_its_tc_program() {
+    let mut case = case();
+    case.wishes.xdp = Xdp::Off;
+    assert_eq!((case.hooks(Hook::Uplink), case.hooks(Hook::XdpUplink)), (vec![ETH0], vec![]));
+}
+
+#[test]
+fn an_uplink_without_an_address_is_attached_but_masquerades_nothing() {
+    let mut case = case();
+    case.host.addresses.retain(|address| address.ifindex != ETH0);
+    assert_eq!((case.build().state.uplinks.len(), case.hooks(Hook::Uplink)), (0, vec![ETH0]));
+}
+
+#[test]
+fn secondary_addresses_are_the_hosts_but_masquerade_nothing() {
+    let mut case = case();
+    let secondary = Ipv4Addr::new(192, 0, 2, 9);
+    case.host.addresses.push(Address { masquerades: false, ..host_address(ETH0, secondary, 24) });
+    let state = case.build().state;
+    assert_eq!(state.uplinks[&ETH0].addresses, [(HOST, 24)]);
+    assert!(state.host_addresses.contains(&secondary));
+}
+
+#[test]
+fn a_named_uplink_replaces_the_default_routes() {
+    let mut case = case();
+    case.host.links.insert(5, link("eth1", 9, None));
+    case.wishes.uplinks = UplinkChoice::Named(vec!["eth1".to_owned()]);
+    assert_eq!(case.hooks(Hook::Uplink), [5]);
+}
+
+#[test]
+fn a_named_uplink_that_vanished_is_refused_until_it_is_back() {
+    let mut case = case();
+    case.wishes.uplinks = UplinkChoice::Named(vec!["eth0".to_owned()]);
+    let eth0 = case.host.links.remove(&ETH0).unwrap();
+    assert_eq!((case.hooks(Hook::Uplink), case.build().refused.len()), (vec![], 1));
+    case.host.links.insert(11, eth0);
+    assert_eq!((case.hooks(Hook::Uplink), case.build().refused.len()), (vec![11], 0));
+}
+
+#[test]
+fn a_default_route_through_something_else_than_ethernet_is_refused() {
+    let mut case = case();
+    case.host.links.insert(5, Link { name: "tun0".to_owned(), mac: None, mtu: 1400, controller: None });
+    case.host.default_routes = vec![5, ETH0];
+    assert_eq!(case.hooks(Hook::Uplink), [ETH0]);
+    assert!(case.build().refused[0].starts_with("tun0 isn't an Ethernet interface"));
+}
+
+#[test]
+fn an_uplink_stays_while_there_is_no_default_route() {
+    let mut case = case();
+    case.actual = case.build().state;
+    case.host.default_routes.clear();
+    assert_eq!(case.build().state, case.actual);
+}
+
+#[test]
+fn a_default_route_through_a_docker_bridge_makes_no_uplink() {
+    let mut case = case();
+    case.host.default_routes = vec![DOCKER0];
+    assert_eq!(case.hooks(Hook::Uplink), Vec::<IfIndex>::new());
+}
+
+#[test]
+fn ports_lead_to_the_network_with_the_default_gateway() {
+    let rows: [(&str, fn(&mut Case), Ipv4Addr); 4] = [
+        ("the first name wins", |_| (), Ipv4Addr::new(172, 18, 0, 2)),
+        ("priority beats the name", |case| case.web().interfaces[0].gateway_priority = 1, WEB),
+        ("an internal network comes last", |case| case.docker.networks.get_mut("second").unwrap().internal = true, WEB),
+        ("a network without a gateway doesn't count", |case| case.web().interfaces[1].gateway = None, WEB),
+    ];
+    for (description, change, expected) in rows {
+        let mut case = with_second_network("aaa");
+        change(&mut case);
+        let targets: Vec<_> = case.build().state.published.values().map(|target| target.address).collect();
+        assert_eq!(targets, [expected], "{description}");
+    }
+}
+
+#[test]
+fn ports_of_a_container_behind_an_unmanaged_gateway_are_not_netpaths() {
+    let mut case = with_second_network("aaa");
+    case.docker.networks.get_mut("second").unwrap().driver = "macvlan".to_owned();
+    let state = case.build().state;
+    assert_eq!((state.published.len(), state.endpoints.len()), (0, 1));
+}
+
+#[test]
+fn a_container_on_an_internal_network_is_bridged_but_publishes_nothing() {
+    let mut case = case();
+    case.docker.networks.get_mut("default").unwrap().internal = true;
+    let state = case.build().state;
+    assert_eq!((state.published.len(), state.endpoints.len()), (0, 1));
+}
+
+#[test]
+fn an_endpoint_waits_for_everything_that_it_refers_to() {
+    let rows: [(&str, fn(&mut Case)); 4] = [
+        ("the host side of its veth isn't known yet", |case| case.web().interfaces[0].peer = None),
+        ("the host side of its veth doesn't exist", |case| {
+            case.host.links.remove(&VETH);
+        }),
+        ("the host side of its veth isn't a port of the network's bridge", |case| {
+            case.host.links.get_mut(&VETH).unwrap().controller = None;
+        }),
+        ("the network's bridge doesn't exist", |case| {
+            case.host.links.remove(&DOCKER0);
+        }),
+    ];
+    for (reason, change) in rows {
+        let mut case = case();
+        change(&mut case);
+        let wanted = case.build();
+        let object = "container web on network bridge".to_owned();
+        assert_eq!(wanted.unresolved, [(object, reason.to_owned())]);
+        assert_eq!((wanted.state.endpoints.len(), wanted.state.published.len()), (0, 0), "{reason}");
+    }
+}
+
+#[test]
+fn a_network_keeps_its_number() {
+    let mut case = case();
+    case.actual = case.build().state;
+    case.actual.endpoints.get_mut(&WEB).unwrap().network = 77;
+    assert_eq!(case.build().state.endpoints[&WEB].network, 77);
+}
+
+#[test]
+fn an_endpoint_takes_the_smaller_mtu_of_its_veth() {
+    let mut case = case();
+    case.host.links.get_mut(&VETH).unwrap().mtu = 1400;
+    assert_eq!(case.build().state.endpoints[&WEB].mtu, 1400);
+}
+
+#[test]
+fn without_dockers_list_only_what_netlink_says_changes() {
+    let mut case = case();
+    let actual = case.build().state;
+    case.host.links.remove(&VETH);
+    case.host.addresses[1].address = Ipv4Addr::new(192, 0, 2, 5);
+    let wanted = build_without_docker(&case.host, &case.wishes, &actual).state;
+    let expected = State {
+        uplinks: [(ETH0, Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 5), 24)], mtu: 1500 })].into(),
+        host_addresses: [Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 5), GATEWAY].into(),
+        ..actual
+    };
+    assert_eq!(wanted, expected);
+}

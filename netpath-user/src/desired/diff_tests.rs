@@ -1,0 +1,129 @@
+//! Properties of the difference, over small states so that overlaps are frequent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use netpath_common::abi::Mode;
+use proptest::{collection, prelude::*, sample};
+
+use super::*;
+use crate::desired::model::{Attachment, Endpoint, Hook, Protocol, Uplink};
+
+fn address() -> impl Strategy<Value = Ipv4Addr> {
+    (1_u8..6).prop_map(|last| Ipv4Addr::new(172, 17, 0, last))
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    (1_u32..4, 1_u16..3).prop_map(|(ifindex, network)| Endpoint {
+        ifindex,
+        bridge_ifindex: 9,
+        mac: [2, 0, 0, 0, 0, 1],
+        bridge_mac: [2, 0, 0, 0, 0, 2],
+        network,
+        mtu: 1500,
+    })
+}
+
+fn published(targets: Vec<Ipv4Addr>) -> BoxedStrategy<BTreeMap<PublishedPort, PublishedTarget>> {
+    if targets.is_empty() {
+        return Just(BTreeMap::new()).boxed();
+    }
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let port = (1_u16..6, protocol).prop_map(|(port, protocol)| PublishedPort {
+        address: Ipv4Addr::UNSPECIFIED,
+        port,
+        protocol,
+    });
+    let target = (sample::select(targets), 1_u16..3).prop_map(|(address, port)| PublishedTarget { address, port });
+    collection::btree_map(port, target, 0..6).boxed()
+}
+
+fn attachment() -> impl Strategy<Value = Attachment> {
+    let hooks = vec![Hook::Uplink, Hook::XdpUplink, Hook::Container, Hook::Bridge];
+    (1_u32..4, sample::select(hooks)).prop_map(|(ifindex, hook)| Attachment { ifindex, hook })
+}
+
+prop_compose! {
+    /// A state whose published ports all lead to endpoints of its own.
+    fn state()(endpoints in collection::btree_map(address(), endpoint(), 0..5))(
+        published in published(endpoints.keys().copied().collect()),
+        endpoints in Just(endpoints),
+        sole in any::<bool>(),
+        uplinks in collection::btree_map(1_u32..4, 576_u32..579, 0..3),
+        host_addresses in collection::btree_set(address(), 0..4),
+        attachments in collection::btree_set(attachment(), 0..6),
+    ) -> State {
+        let uplink = |mtu| Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 1), 24)], mtu };
+        State {
+            mode: if sole { Mode::Sole } else { Mode::Takeover },
+            endpoints,
+            published,
+            uplinks: uplinks.into_iter().map(|(ifindex, mtu)| (ifindex, uplink(mtu))).collect(),
+            host_addresses,
+            attachments,
+        }
+    }
+}
+
+fn leads_nowhere(state: &State) -> bool {
+    state.published.values().any(|target| !state.endpoints.contains_key(&target.address))
+}
+
+proptest! {
+    #[test]
+    fn applying_the_difference_gives_the_desired_state(actual in state(), desired in state()) {
+        let mut reached = actual.clone();
+        for change in diff(&actual, &desired) {
+            reached.apply(&change);
+        }
+        prop_assert_eq!(reached, desired);
+    }
+
+    #[test]
+    fn a_state_does_not_differ_from_itself(state in state()) {
+        prop_assert_eq!(diff(&state, &state), vec![]);
+    }
+
+    #[test]
+    fn no_step_leaves_a_published_port_without_its_endpoint(actual in state(), desired in state()) {
+        let mut reached = actual.clone();
+        for change in diff(&actual, &desired) {
+            reached.apply(&change);
+            prop_assert!(!leads_nowhere(&reached), "after {change:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_both_states_is_there_at_every_step(actual in state(), desired in state()) {
+        let mut reached = actual.clone();
+        for change in diff(&actual, &desired) {
+            reached.apply(&change);
+            for address in actual.endpoints.keys().filter(|address| desired.endpoints.contains_key(address)) {
+                prop_assert!(reached.endpoints.contains_key(address), "after {change:?}");
+            }
+            for port in actual.published.keys().filter(|port| desired.published.contains_key(port)) {
+                prop_assert!(reached.published.contains_key(port), "after {change:?}");
+            }
+            let kept: BTreeSet<_> = actual.attachments.intersection(&desired.attachments).collect();
+            prop_assert!(kept.iter().all(|attachment| reached.attachments.contains(attachment)), "after {change:?}");
+        }
+    }
+}
+
+#[test]
+fn a_large_range_of_published_ports_is_split_into_batches() {
+    let target = PublishedTarget { address: Ipv4Addr::new(172, 17, 0, 2), port: 80 };
+    let port = |port| PublishedPort { address: Ipv4Addr::UNSPECIFIED, port, protocol: Protocol::Udp };
+    let mut desired = State::default();
+    desired.published = (1..=2500).map(|number| (port(number), target)).collect();
+    let sizes: Vec<usize> = diff(&State::default(), &desired)
+        .iter()
+        .map(|change| match change {
+            Change::SetPublished(ports) => ports.len(),
+            other => panic!("unexpected {other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [1024, 1024, 452]);
+}

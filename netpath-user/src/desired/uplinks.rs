@@ -1,0 +1,85 @@
+//! Which interfaces are uplinks.
+
+use std::collections::BTreeSet;
+
+use super::{
+    host::HostModel,
+    model::{IfIndex, Uplink},
+};
+
+/// How uplinks are chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UplinkChoice {
+    /// These interfaces.
+    Named(Vec<String>),
+    /// The output interfaces of the default routes.
+    DefaultRoutes,
+}
+
+/// Uplinks, and what can't be one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// The uplinks that exist.
+    pub interfaces: BTreeSet<IfIndex>,
+    /// One sentence for each interface that was asked for, or found, but can't be used.
+    pub refused: Vec<String>,
+}
+
+/// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `present` are the uplinks so far,
+/// kept while there is no default route at all (a DHCP renewal, say), as connections would be.
+#[must_use]
+pub fn choose(
+    choice: &UplinkChoice,
+    host: &HostModel,
+    bridges: &BTreeSet<IfIndex>,
+    present: &BTreeSet<IfIndex>,
+) -> Chosen {
+    let mut chosen = Chosen::default();
+    match choice {
+        UplinkChoice::Named(names) => {
+            for name in names {
+                match host.link_named(name) {
+                    Some((ifindex, _)) => chosen.add(ifindex, host, bridges),
+                    None => chosen.refused.push(format!("uplink {name} doesn't exist; it is used once it appears")),
+                }
+            }
+        }
+        UplinkChoice::DefaultRoutes => {
+            for ifindex in host.default_routes.iter().filter(|ifindex| !bridges.contains(ifindex)) {
+                chosen.add(*ifindex, host, bridges);
+            }
+            if chosen.interfaces.is_empty() {
+                chosen.interfaces =
+                    present.iter().filter(|ifindex| host.links.contains_key(ifindex)).copied().collect();
+            }
+            if chosen.interfaces.is_empty() && chosen.refused.is_empty() {
+                chosen.refused.push("there is no IPv4 default route, so no uplink; name one with --uplink".to_owned());
+            }
+        }
+    }
+    chosen
+}
+
+impl Chosen {
+    fn add(&mut self, ifindex: IfIndex, host: &HostModel, bridges: &BTreeSet<IfIndex>) {
+        let Some(link) = host.links.get(&ifindex) else { return };
+        if bridges.contains(&ifindex) {
+            self.refused.push(format!("{} is a bridge of Docker's and can't be an uplink", link.name));
+        } else if link.mac.is_none() {
+            self.refused.push(format!(
+                "{} isn't an Ethernet interface and can't be an uplink; name another one with --uplink",
+                link.name
+            ));
+        } else {
+            self.interfaces.insert(ifindex);
+        }
+    }
+}
+
+/// What the dataplane needs to know of an uplink; none while it has no address to masquerade with.
+#[must_use]
+pub fn uplink(ifindex: IfIndex, host: &HostModel) -> Option<Uplink> {
+    let addresses = host.masquerade_addresses(ifindex);
+    let link = host.links.get(&ifindex)?;
+    (!addresses.is_empty()).then_some(Uplink { addresses, mtu: link.mtu })
+}
