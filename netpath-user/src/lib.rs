@@ -4,3 +4,4 @@ pub mod dataplane;
 pub mod desired;
 pub mod kernel_conntrack;
 pub mod report;
+pub mod watch;

@@ -1,0 +1,199 @@
+//! From the API's answers to the model. Fields that Docker leaves out, leaves empty or fills with IPv6 are skipped.
+
+use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf};
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerSummary, EndpointSettings, EventMessage, Network as ApiNetwork, PortMap,
+};
+
+use crate::{
+    desired::{
+        docker::{Binding, Container, Id, Interface, Network},
+        model::Protocol,
+    },
+    watch::netns::{Search, Sought},
+};
+
+mod option {
+    pub(super) const NAME: &str = "com.docker.network.bridge.name";
+    pub(super) const DEFAULT: &str = "com.docker.network.bridge.default_bridge";
+    pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+}
+
+/// The bridge of the default network, where it has no other name.
+const DEFAULT_BRIDGE: &str = "docker0";
+
+/// A running container and how to look into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sighting {
+    /// The container; its interfaces' peers aren't known yet.
+    pub(super) container: Container,
+    /// Where to find the interfaces' peers, in the same order.
+    pub(super) search: Search,
+}
+
+/// A network.
+pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
+    let id = api.id.clone()?;
+    let options = api.options.clone().unwrap_or_default();
+    let configurations = api.ipam.as_ref().and_then(|ipam| ipam.config.as_deref()).unwrap_or_default();
+    let subnets = configurations.iter().filter_map(|configuration| subnet(configuration.subnet.as_deref()?));
+    let gateway = configurations.iter().find_map(|configuration| configuration.gateway.as_deref()?.parse().ok());
+    let network = Network {
+        name: api.name.clone().unwrap_or_default(),
+        driver: api.driver.clone().unwrap_or_default(),
+        internal: api.internal.unwrap_or(false),
+        bridge: bridge(&id, &options),
+        subnets: subnets.collect(),
+        gateway,
+    };
+    Some((id, network))
+}
+
+fn bridge(id: &str, options: &HashMap<String, String>) -> String {
+    match options.get(option::NAME) {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ if is_default(options) => DEFAULT_BRIDGE.to_owned(),
+        _ => format!("br-{}", id.get(..12).unwrap_or(id)),
+    }
+}
+
+fn is_default(options: &HashMap<String, String>) -> bool {
+    options.get(option::DEFAULT).is_some_and(|value| value == "true")
+}
+
+fn subnet(text: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    Some((address.parse().ok()?, length.parse().ok().filter(|length| *length <= 32)?))
+}
+
+/// `enable_ip_masquerade` of the default network, which dockerd forces to false when it manages no rules.
+pub(super) fn default_masquerades(networks: &[ApiNetwork]) -> Option<bool> {
+    let mut options = networks.iter().filter_map(|network| network.options.as_ref());
+    let default = options.find(|options| is_default(options))?;
+    default.get(option::MASQUERADE).map(|value| value != "false")
+}
+
+/// A container, if it runs.
+pub(super) fn container(api: &ContainerInspectResponse) -> Option<Sighting> {
+    let state = api.state.as_ref()?;
+    let pid = state.pid.filter(|pid| *pid > 0)?;
+    state.running.filter(|running| *running)?;
+    let settings = api.network_settings.as_ref();
+    let endpoints = settings.and_then(|settings| settings.networks.as_ref());
+    let mut found: Vec<(Interface, Sought)> =
+        endpoints.into_iter().flatten().filter_map(|(_, at)| interface(at)).collect();
+    found.sort_by(|(left, _), (right, _)| left.network.cmp(&right.network));
+    let (interfaces, sought) = found.into_iter().unzip();
+    let name = api.name.as_deref().unwrap_or_default();
+    let container = Container {
+        name: name.strip_prefix('/').unwrap_or(name).to_owned(),
+        interfaces,
+        published: settings.and_then(|settings| settings.ports.as_ref()).map(bindings).unwrap_or_default(),
+    };
+    let sandbox = settings.and_then(|settings| settings.sandbox_key.clone()).filter(|key| !key.is_empty());
+    let process = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let namespaces = std::iter::once(process).chain(sandbox.map(PathBuf::from)).collect();
+    Some(Sighting { container, search: Search { namespaces, interfaces: sought } })
+}
+
+fn interface(api: &EndpointSettings) -> Option<(Interface, Sought)> {
+    let address = api.ip_address.as_deref()?.parse().ok()?;
+    let interface = Interface {
+        network: api.network_id.clone()?,
+        endpoint: api.endpoint_id.clone()?,
+        address,
+        gateway: api.gateway.as_deref().and_then(|gateway| gateway.parse().ok()),
+        gateway_priority: api.gw_priority.unwrap_or(0),
+        peer: None,
+    };
+    Some((interface, Sought { address, mac: api.mac_address.as_deref().and_then(ethernet_address) }))
+}
+
+fn ethernet_address(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
+}
+
+fn bindings(ports: &PortMap) -> Vec<Binding> {
+    let mut bindings = Vec::new();
+    for (port, hosts) in ports {
+        let Some((container_port, protocol)) = container_port(port) else { continue };
+        for host in hosts.iter().flatten() {
+            let host_address = match host.host_ip.as_deref() {
+                None | Some("") => Some(Ipv4Addr::UNSPECIFIED),
+                Some(address) => address.parse().ok(),
+            };
+            let host_port = host.host_port.as_deref().and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+            if let (Some(host_address), Some(host_port)) = (host_address, host_port) {
+                bindings.push(Binding { host_address, host_port, container_port, protocol });
+            }
+        }
+    }
+    bindings.sort();
+    bindings
+}
+
+/// `80/tcp`.
+fn container_port(text: &str) -> Option<(u16, Protocol)> {
+    let (port, protocol) = text.split_once('/')?;
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    Some((port.parse().ok()?, protocol))
+}
+
+/// What a list of containers says of one of them that changes when its interfaces do: name and endpoints.
+pub(super) type Fingerprint = (String, Vec<(Id, Id)>);
+
+/// The fingerprint in a list of containers.
+pub(super) fn summary(api: &ContainerSummary) -> Option<(Id, Fingerprint)> {
+    let id = api.id.clone()?;
+    // Links of other containers to this one show as further names, `/other/alias`.
+    let names = api.names.as_deref().unwrap_or_default();
+    let own = names.iter().filter_map(|name| name.strip_prefix('/')).find(|name| !name.contains('/'));
+    let endpoints = api.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let interfaces = endpoints.into_iter().flatten().filter_map(|(_, at)| interface(at));
+    let mut endpoints: Vec<(Id, Id)> =
+        interfaces.map(|(interface, _)| (interface.network, interface.endpoint)).collect();
+    endpoints.sort();
+    Some((id, (own.unwrap_or_default().to_owned(), endpoints)))
+}
+
+/// The fingerprint of a container in the model.
+pub(super) fn fingerprint(container: &Container) -> Fingerprint {
+    let interfaces = container.interfaces.iter();
+    let mut endpoints: Vec<(Id, Id)> =
+        interfaces.map(|interface| (interface.network.clone(), interface.endpoint.clone())).collect();
+    endpoints.sort();
+    (container.name.clone(), endpoints)
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mention {
+    /// A container.
+    Container(Id),
+    /// The list of networks.
+    Networks,
+}
+
+/// What an event is about, if that can matter.
+pub(super) fn mention(event: &EventMessage) -> Option<Mention> {
+    use bollard::models::EventMessageTypeEnum::{CONTAINER, NETWORK};
+    let actor = event.actor.as_ref();
+    match (event.typ?, event.action.as_deref()?) {
+        (CONTAINER, _) => actor?.id.clone().map(Mention::Container),
+        (NETWORK, "connect" | "disconnect") => {
+            actor?.attributes.as_ref()?.get("container").cloned().map(Mention::Container)
+        }
+        (NETWORK, _) => Some(Mention::Networks),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;
