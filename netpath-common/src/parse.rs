@@ -122,14 +122,7 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
     }
     let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
     Ok(Headers {
-        key: FlowKey {
-            source,
-            destination,
-            source_port: [0; 2],
-            destination_port: [0; 2],
-            protocol,
-            reserved: [0; 3],
-        },
+        key: FlowKey { source, destination, source_port: [0; 2], destination_port: [0; 2], protocol, reserved: [0; 3] },
         transport_at: AT + header_len,
         payload_at: AT + header_len,
         ttl,

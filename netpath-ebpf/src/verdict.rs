@@ -7,11 +7,7 @@ use netpath_common::{
     forward::{Fate, Forward},
 };
 
-use crate::{
-    kernel::redirect,
-    maps::counters,
-    packet::tc::TcPacket,
-};
+use crate::{kernel::redirect, maps::counters, packet::tc::TcPacket};
 
 /// The action for a packet at tc.
 #[inline(always)]

@@ -36,7 +36,8 @@ fn build() -> Result<(), Box<dyn Error>> {
         Some(prebuilt) => PathBuf::from(prebuilt),
         None => compile(&workspace, &out.join("bpf"))?,
     };
-    fs::copy(&object, out.join("netpath-ebpf")).map_err(|error| format!("copying the eBPF object {}: {error}", object.display()))?;
+    fs::copy(&object, out.join("netpath-ebpf"))
+        .map_err(|error| format!("copying the eBPF object {}: {error}", object.display()))?;
     Ok(())
 }
 
@@ -47,7 +48,10 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<PathBuf, Box<dyn Error
     }
     let toolchain = toolchain::find(&toolchain::Machine::here())?;
     let mut cargo = toolchain.cargo("build", &variable("CARGO_CFG_TARGET_ARCH")?);
-    cargo.args(["--quiet", "--package", "netpath-ebpf", "--bin", "netpath-ebpf", "--locked"]).arg("--target-dir").arg(target_dir);
+    cargo
+        .args(["--quiet", "--package", "netpath-ebpf", "--bin", "netpath-ebpf", "--locked"])
+        .arg("--target-dir")
+        .arg(target_dir);
     if env::var_os("CARGO_FEATURE_TRACE").is_some() {
         cargo.args(["--features", "trace"]);
     }

@@ -1,5 +1,6 @@
 //! The netpath daemon and command line, as a library.
 
+pub mod daemon;
 pub mod dataplane;
 pub mod desired;
 pub mod kernel_conntrack;

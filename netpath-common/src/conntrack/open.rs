@@ -85,12 +85,7 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
 /// Inserts the entry of the opening packet's direction; when another CPU has opened the same flow meanwhile, its mapping
 /// holds and the reservation is given back.
 #[inline(never)]
-fn insert_original<T: Tables>(
-    tables: &mut T,
-    headers: &Headers,
-    new: &NewFlow,
-    now_ns: u64,
-) -> Result<(), DropReason> {
+fn insert_original<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, now_ns: u64) -> Result<(), DropReason> {
     let seen = shown(headers.transport);
     let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, seen, now_ns);
     match tables.insert_flow(&headers.key, &original) {

@@ -100,14 +100,8 @@ impl Model {
     pub fn add_endpoint(&mut self, address: Address, ifindex: u32) {
         let mac = Self::mac(ifindex);
         self.hops.insert(ifindex, Self::hop(HopKind::Endpoint, ifindex, mac));
-        let endpoint = Endpoint {
-            ifindex,
-            bridge_ifindex: Self::BRIDGE,
-            hop: ifindex,
-            network: 1,
-            mac,
-            reserved: [0; 4],
-        };
+        let endpoint =
+            Endpoint { ifindex, bridge_ifindex: Self::BRIDGE, hop: ifindex, network: 1, mac, reserved: [0; 4] };
         self.endpoints.insert(address, endpoint);
     }
 

@@ -37,11 +37,8 @@ pub fn rewrite(
     let protocol = headers.key.protocol;
     let delta = addresses.plus(Checksum::NONE.replace_u16([headers.ttl, protocol], [ttl, protocol]));
     let [high, low] = delta.apply(headers.checksum);
-    let words = [
-        u32::from_ne_bytes([ttl, protocol, high, low]),
-        u32::from_ne_bytes(source),
-        u32::from_ne_bytes(destination),
-    ];
+    let words =
+        [u32::from_ne_bytes([ttl, protocol, high, low]), u32::from_ne_bytes(source), u32::from_ne_bytes(destination)];
     packet.write_words(ethernet::LEN + ipv4::TTL, words)
 }
 

@@ -68,12 +68,7 @@ pub fn quote(packet: &impl Packet, headers: &Headers) -> Option<Quote> {
 ///
 /// [`DropReason::RewriteFailed`] when a field can't be written.
 #[inline(always)]
-pub fn apply(
-    packet: &mut impl Packet,
-    headers: &Headers,
-    quote: &Quote,
-    flow: &Flow,
-) -> Result<(), DropReason> {
+pub fn apply(packet: &mut impl Packet, headers: &Headers, quote: &Quote, flow: &Flow) -> Result<(), DropReason> {
     let key = &quote.reversed;
     let mut delta = Checksum::NONE;
     // What leaves as the flow's source is what the quoted packet was sent to, and the reverse.
@@ -156,12 +151,7 @@ fn replace_u16(
 
 /// Applies a difference to a checksum inside the quote and adds that change to `delta`.
 #[inline(always)]
-fn adjust(
-    packet: &mut impl Packet,
-    at: usize,
-    change: Checksum,
-    delta: Checksum,
-) -> Result<Checksum, DropReason> {
+fn adjust(packet: &mut impl Packet, at: usize, change: Checksum, delta: Checksum) -> Result<Checksum, DropReason> {
     let old = packet.read_u16(at).ok_or(DropReason::RewriteFailed)?;
     replace_u16(packet, at, old, change.apply(old), delta)
 }

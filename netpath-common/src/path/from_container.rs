@@ -105,11 +105,7 @@ pub(super) fn is_addressed_to(packet: &impl Packet, endpoint: &Endpoint) -> Resu
 
 /// Container to world: opens a flow behind one of the uplink's addresses.
 #[inline(always)]
-fn masquerade<T: Tables>(
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-) -> Result<Option<Verdict>, DropReason> {
+fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
     let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
         return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);

@@ -38,9 +38,7 @@ fn try_icmp_error<T: Tables>(
     let Some(entry) = tables.flow(&quote.reversed) else { return Ok(None) };
     let flow = tables.load(entry);
     let Some(hop) = tables.hop(flow.hop) else { return Ok(None) };
-    if hop.generation != flow.hop_generation
-        || (flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex)
-    {
+    if hop.generation != flow.hop_generation || (flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex) {
         return Ok(None);
     }
     if headers.ttl <= 1 {

@@ -180,12 +180,7 @@ fn generation<T: Tables>(tables: &T, hop: u32) -> u16 {
 ///
 /// [`DropReason::RewriteFailed`], [`DropReason::HopGone`].
 #[inline(always)]
-fn carry(
-    packet: &mut impl Packet,
-    headers: &Headers,
-    flow: &Flow,
-    hop: &Hop,
-) -> Result<Verdict, DropReason> {
+fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) -> Result<Verdict, DropReason> {
     apply::network_header(packet, headers, flow)?;
     let forward = forward::towards(packet, hop)?;
     apply::transport_header(packet, headers, flow)?;
@@ -239,11 +234,7 @@ fn kernel_must_answer<T: Tables>(
 ///
 /// [`DropReason::NoFlow`] for a reset of nothing, in sole mode; [`DropReason::FragmentUnknown`].
 #[inline(always)]
-fn may_open<T: Tables>(
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-) -> Result<Option<Verdict>, DropReason> {
+fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
     let config = tables.config();
     if config.opens_flows == 0 {
         return Ok(Some(Verdict::kernel(PathCount::Handover)));

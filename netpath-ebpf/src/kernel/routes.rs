@@ -23,9 +23,7 @@ pub(crate) fn lookup(context: *mut c_void, query: &RouteQuery) -> Route {
     parameters.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.source);
     parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.destination);
     // SAFETY: context and structure are valid for the call, and the length is the structure's.
-    let result = unsafe {
-        fib_lookup(context, &raw mut parameters, size_of::<bpf_fib_lookup>() as i32, 0)
-    };
+    let result = unsafe { fib_lookup(context, &raw mut parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
     if result != SUCCESS && result != NO_NEIGHBOUR {
         return Route::Kernel;
     }

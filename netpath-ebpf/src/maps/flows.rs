@@ -2,11 +2,7 @@
 //!
 //! Preallocated and not LRU: an LRU map evicts live flows and one entry of a pair without the other.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    btf_maps::HashMap,
-    macros::btf_map,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap, macros::btf_map};
 use netpath_common::{
     abi::{Flow, FlowKey},
     tables::InsertError,

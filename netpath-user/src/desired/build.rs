@@ -3,7 +3,10 @@
 //! Pure, so that every rule is a table row in a test. An object is wanted only when everything it refers to exists:
 //! an endpoint when its veth is a port of its network's bridge, a published port when its endpoint is wanted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use netpath_common::abi::Mode;
 
@@ -101,6 +104,7 @@ fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex
     let present = present.map(|attachment| attachment.ifindex).collect();
     let chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present);
     wanted.refused.extend(chosen.refused);
+    wanted.unresolved.extend(chosen.missing);
     for ifindex in chosen.interfaces {
         if let Some(uplink) = uplinks::uplink(ifindex, host) {
             wanted.state.uplinks.insert(ifindex, uplink);
@@ -114,7 +118,7 @@ fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex
 
 fn add_host_addresses(state: &mut State, host: &HostModel) {
     state.host_addresses = host.addresses.iter().map(|address| address.address).collect();
-    state.host_addresses.insert(std::net::Ipv4Addr::LOCALHOST);
+    state.host_addresses.insert(Ipv4Addr::LOCALHOST);
 }
 
 fn add_endpoints(

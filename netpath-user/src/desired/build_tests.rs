@@ -1,21 +1,12 @@
 //! The rules of the wanted state, one row each. All rows vary one host: eth0 with the default route, docker0 with one
 //! container that publishes port 8080.
 
-use std::net::Ipv4Addr;
-
 use super::*;
 use crate::desired::{
-    docker::{Binding, Network, Peer},
     host::{Address, Link},
     model::{Protocol, Uplink},
+    sample::{self, DOCKER0, ETH0, GATEWAY, HOST, VETH, WEB, host_address, interface, link, network},
 };
-
-const ETH0: IfIndex = 2;
-const DOCKER0: IfIndex = 3;
-const VETH: IfIndex = 7;
-const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
-const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 
 struct Case {
     docker: DockerModel,
@@ -39,58 +30,10 @@ impl Case {
     }
 }
 
-fn link(name: &str, last: u8, controller: Option<IfIndex>) -> Link {
-    Link { name: name.to_owned(), mac: Some([2, 0, 0, 0, 0, last]), mtu: 1500, controller }
-}
-
-fn host_address(ifindex: IfIndex, address: Ipv4Addr, prefix_length: u8) -> Address {
-    Address { ifindex, address, prefix_length, masquerades: true }
-}
-
-fn network(name: &str, bridge: &str) -> Network {
-    let driver = "bridge".to_owned();
-    Network { name: name.to_owned(), driver, bridge: bridge.to_owned(), ..Network::default() }
-}
-
-fn interface(network: &str, address: Ipv4Addr, host_ifindex: IfIndex) -> Interface {
-    Interface {
-        network: network.to_owned(),
-        endpoint: format!("{network}-{address}"),
-        address,
-        gateway: Some(GATEWAY),
-        gateway_priority: 0,
-        peer: Some(Peer { host_ifindex, mac: [2, 66, 172, 17, 0, 2], mtu: 1500 }),
-    }
-}
-
 fn case() -> Case {
-    let binding =
-        Binding { host_address: Ipv4Addr::UNSPECIFIED, host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
-    let web = Container {
-        name: "web".to_owned(),
-        interfaces: vec![interface("default", WEB, VETH)],
-        published: vec![binding],
-    };
-    let links = [
-        (1, Link { name: "lo".to_owned(), mac: None, mtu: 65536, controller: None }),
-        (ETH0, link("eth0", 1, None)),
-        (DOCKER0, link("docker0", 2, None)),
-        (VETH, link("veth0", 3, Some(DOCKER0))),
-    ];
     Case {
-        docker: DockerModel {
-            networks: [("default".to_owned(), network("bridge", "docker0"))].into(),
-            containers: [("web".to_owned(), web)].into(),
-        },
-        host: HostModel {
-            links: links.into(),
-            addresses: vec![
-                host_address(1, Ipv4Addr::LOCALHOST, 8),
-                host_address(ETH0, HOST, 24),
-                host_address(DOCKER0, GATEWAY, 16),
-            ],
-            default_routes: vec![ETH0],
-        },
+        docker: sample::docker(),
+        host: sample::host(),
         wishes: Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Attach },
         actual: State::default(),
     }
@@ -170,13 +113,14 @@ fn a_named_uplink_replaces_the_default_routes() {
 }
 
 #[test]
-fn a_named_uplink_that_vanished_is_refused_until_it_is_back() {
+fn a_named_uplink_that_vanished_is_missed_until_it_is_back() {
     let mut case = case();
     case.wishes.uplinks = UplinkChoice::Named(vec!["eth0".to_owned()]);
     let eth0 = case.host.links.remove(&ETH0).unwrap();
-    assert_eq!((case.hooks(Hook::Uplink), case.build().refused.len()), (vec![], 1));
+    let missing = ("uplink eth0".to_owned(), "the interface doesn't exist; it is used once it appears".to_owned());
+    assert_eq!((case.hooks(Hook::Uplink), case.build().unresolved), (vec![], vec![missing]));
     case.host.links.insert(11, eth0);
-    assert_eq!((case.hooks(Hook::Uplink), case.build().refused.len()), (vec![11], 0));
+    assert_eq!((case.hooks(Hook::Uplink), case.build().unresolved), (vec![11], vec![]));
 }
 
 #[test]
@@ -205,7 +149,8 @@ fn a_default_route_through_a_docker_bridge_makes_no_uplink() {
 
 #[test]
 fn ports_lead_to_the_network_with_the_default_gateway() {
-    let rows: [(&str, fn(&mut Case), Ipv4Addr); 4] = [
+    type Row = (&'static str, fn(&mut Case), Ipv4Addr);
+    let rows: [Row; 4] = [
         ("the first name wins", |_| (), Ipv4Addr::new(172, 18, 0, 2)),
         ("priority beats the name", |case| case.web().interfaces[0].gateway_priority = 1, WEB),
         ("an internal network comes last", |case| case.docker.networks.get_mut("second").unwrap().internal = true, WEB),
@@ -237,7 +182,8 @@ fn a_container_on_an_internal_network_is_bridged_but_publishes_nothing() {
 
 #[test]
 fn an_endpoint_waits_for_everything_that_it_refers_to() {
-    let rows: [(&str, fn(&mut Case)); 4] = [
+    type Row = (&'static str, fn(&mut Case));
+    let rows: [Row; 4] = [
         ("the host side of its veth isn't known yet", |case| case.web().interfaces[0].peer = None),
         ("the host side of its veth doesn't exist", |case| {
             case.host.links.remove(&VETH);

@@ -116,8 +116,8 @@ proptest! {
 fn a_large_range_of_published_ports_is_split_into_batches() {
     let target = PublishedTarget { address: Ipv4Addr::new(172, 17, 0, 2), port: 80 };
     let port = |port| PublishedPort { address: Ipv4Addr::UNSPECIFIED, port, protocol: Protocol::Udp };
-    let mut desired = State::default();
-    desired.published = (1..=2500).map(|number| (port(number), target)).collect();
+    let published = (1..=2500).map(|number| (port(number), target)).collect();
+    let desired = State { published, ..State::default() };
     let sizes: Vec<usize> = diff(&State::default(), &desired)
         .iter()
         .map(|change| match change {

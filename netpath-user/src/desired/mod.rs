@@ -11,4 +11,6 @@ pub mod docker;
 pub mod host;
 pub mod model;
 pub mod numbers;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod uplinks;

@@ -23,6 +23,8 @@ pub struct Chosen {
     pub interfaces: BTreeSet<IfIndex>,
     /// One sentence for each interface that was asked for, or found, but can't be used.
     pub refused: Vec<String>,
+    /// What is asked for and isn't there now (object, reason).
+    pub missing: Vec<(String, String)>,
 }
 
 /// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `present` are the uplinks so far,
@@ -40,7 +42,8 @@ pub fn choose(
             for name in names {
                 match host.link_named(name) {
                     Some((ifindex, _)) => chosen.add(ifindex, host, bridges),
-                    None => chosen.refused.push(format!("uplink {name} doesn't exist; it is used once it appears")),
+                    None => chosen
+                        .miss(&format!("uplink {name}"), "the interface doesn't exist; it is used once it appears"),
                 }
             }
         }
@@ -52,8 +55,11 @@ pub fn choose(
                 chosen.interfaces =
                     present.iter().filter(|ifindex| host.links.contains_key(ifindex)).copied().collect();
             }
-            if chosen.interfaces.is_empty() && chosen.refused.is_empty() {
-                chosen.refused.push("there is no IPv4 default route, so no uplink; name one with --uplink".to_owned());
+            if chosen.interfaces.is_empty() {
+                chosen.miss(
+                    "uplink",
+                    "no IPv4 default route leads through an Ethernet interface; name one with --uplink",
+                );
             }
         }
     }
@@ -61,6 +67,10 @@ pub fn choose(
 }
 
 impl Chosen {
+    fn miss(&mut self, object: &str, reason: &str) {
+        self.missing.push((object.to_owned(), reason.to_owned()));
+    }
+
     fn add(&mut self, ifindex: IfIndex, host: &HostModel, bridges: &BTreeSet<IfIndex>) {
         let Some(link) = host.links.get(&ifindex) else { return };
         if bridges.contains(&ifindex) {

@@ -145,7 +145,8 @@ mod tests {
     fn dockerd_keeps_rules_unless_told_otherwise() {
         let off = r#"{"iptables": false, "debug": true}"#;
         let default = "root/etc/docker/daemon.json";
-        let rows: &[(&[&str], &[(&str, &str)], bool)] = &[
+        type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], bool);
+        let rows: &[Row<'_>] = &[
             (&["dockerd"], &[], true),
             (&["dockerd", "--iptables=false"], &[], false),
             (&["dockerd", "--iptables=0"], &[], false),

@@ -1,0 +1,221 @@
+//! What the daemon knows and does, without the waiting: news in, changes out.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use netpath_common::abi::Mode;
+use tracing::{info, warn};
+
+use super::{
+    engine::Engine,
+    failures::Failures,
+    handover,
+    journal::{Before, Journal},
+};
+use crate::{
+    desired::{
+        build::{Wanted, Wishes, build, build_without_docker},
+        describe,
+        diff::diff,
+        docker::DockerModel,
+        host::HostModel,
+        model::Change,
+    },
+    report::DockerStatus,
+    watch::{DockerNews, Listed, News},
+};
+
+/// The object of a failure to take connections over.
+const HANDOVER: &str = "connections that nf_conntrack holds";
+
+/// The daemon's knowledge and its dataplane.
+pub(super) struct Core<E> {
+    pub(super) engine: E,
+    pub(super) wishes: Wishes,
+    pub(super) host: Arc<HostModel>,
+    pub(super) docker: Docker,
+    pub(super) wanted: Wanted,
+    pub(super) failures: Failures,
+    pub(super) journal: Journal,
+    forced_mode: Option<Mode>,
+    refused: BTreeSet<String>,
+}
+
+/// What is known of Docker.
+#[derive(Debug, Default)]
+pub(super) struct Docker {
+    /// Its last complete list since the start.
+    pub(super) model: Option<Arc<DockerModel>>,
+    /// The mode that suits how dockerd was started.
+    pub(super) mode: Option<Mode>,
+    /// What Docker couldn't say.
+    pub(super) troubles: Vec<String>,
+    /// The connection.
+    pub(super) status: DockerStatus,
+}
+
+impl<E: Engine> Core<E> {
+    /// A daemon that knows the host and nothing of Docker yet.
+    pub(super) fn new(
+        engine: E,
+        wishes: Wishes,
+        forced_mode: Option<Mode>,
+        host: Arc<HostModel>,
+        socket: &Path,
+    ) -> Self {
+        let status = DockerStatus { socket: socket.display().to_string(), ..DockerStatus::default() };
+        Self {
+            engine,
+            wishes,
+            host,
+            docker: Docker { status, ..Docker::default() },
+            wanted: Wanted::default(),
+            failures: Failures::default(),
+            journal: Journal::default(),
+            forced_mode,
+            refused: BTreeSet::new(),
+        }
+    }
+
+    /// The mode: the operator's, else dockerd's, else what was adopted; none on a first start without Docker.
+    pub(super) fn mode(&self) -> Option<Mode> {
+        let adopted = || (!self.engine.actual().attachments.is_empty()).then_some(self.engine.actual().mode);
+        self.forced_mode.or(self.docker.mode).or_else(adopted)
+    }
+
+    /// Whether all that is wanted is in the dataplane and nothing is known to be missing.
+    pub(super) fn is_in_sync(&self) -> bool {
+        let docker = &self.docker;
+        let in_step = docker.status.connected && docker.status.in_sync && docker.troubles.is_empty();
+        in_step && self.failures.is_empty() && self.wanted.unresolved.is_empty() && self.engine.opens_flows()
+    }
+
+    /// Takes in what a watcher saw. A [`Self::round`] must follow.
+    pub(super) fn learn(&mut self, news: News) {
+        match news {
+            News::Host(model) => self.host = model,
+            News::Docker(DockerNews::Connected { api_version }) => {
+                let status = &mut self.docker.status;
+                status.connected = true;
+                status.api_version = Some(api_version);
+                status.last_error = None;
+            }
+            News::Docker(DockerNews::Listed(Listed { model, mode, troubles })) => {
+                self.docker.model = Some(model);
+                self.docker.mode = Some(mode);
+                self.docker.troubles = troubles;
+                self.docker.status.in_sync = true;
+                self.docker.status.last_sync_unix_ms = Some(now_unix_ms());
+            }
+            News::Docker(DockerNews::Lost { error }) => {
+                let status = &mut self.docker.status;
+                status.connected = false;
+                status.in_sync = false;
+                status.last_error = Some(error);
+            }
+        }
+    }
+
+    /// Brings the dataplane to what is wanted now, as far as it goes. Changes that fail don't hold up the others.
+    pub(super) fn round(&mut self) {
+        self.wanted = self.build();
+        self.report_refusals();
+        self.journal.learn_links(&self.host, self.engine.actual());
+        if let Some(docker) = &self.docker.model {
+            self.journal.learn_containers(docker, self.engine.actual());
+        }
+        let mut failed = Vec::new();
+        for change in diff(self.engine.actual(), &self.wanted.state) {
+            self.apply(change, &mut failed);
+        }
+        if self.docker.model.is_some() && !self.engine.opens_flows() {
+            self.open_flows(&mut failed);
+        }
+        self.failures.replace(failed);
+    }
+
+    fn build(&self) -> Wanted {
+        let actual = self.engine.actual();
+        match &self.docker.model {
+            Some(docker) => {
+                let mode = self.mode().unwrap_or(Mode::Takeover);
+                build(docker, &self.host, mode, &self.wishes, actual)
+            }
+            // Without Docker's word there is nothing to carry yet.
+            None if actual.attachments.is_empty() => Wanted { state: actual.clone(), ..Wanted::default() },
+            None => build_without_docker(&self.host, &self.wishes, actual),
+        }
+    }
+
+    fn apply(&mut self, change: Change, failed: &mut Vec<(String, String)>) {
+        let change = match change {
+            Change::SetPublished(ports) => {
+                let endpoints = &self.engine.actual().endpoints;
+                let (ready, waiting): (Vec<_>, Vec<_>) =
+                    ports.into_iter().partition(|(_, target)| endpoints.contains_key(&target.address));
+                let late = |(port, _)| (format!("published port {port}"), "its container isn't there".to_owned());
+                failed.extend(waiting.into_iter().map(late));
+                if ready.is_empty() {
+                    return;
+                }
+                Change::SetPublished(ready)
+            }
+            other => other,
+        };
+        let before = Before::of(&change, self.engine.actual());
+        match self.engine.apply(&change) {
+            Ok(()) => self.journal.write(&change, &before),
+            Err(error) => failed.push((self.object(&change), format!("{error:#}"))),
+        }
+    }
+
+    /// The object of a change, with the interface's name where it has one.
+    fn object(&self, change: &Change) -> String {
+        let object = describe::object(change);
+        match change {
+            Change::SetUplink(ifindex, _) | Change::RemoveUplink(ifindex) => {
+                format!("{object} ({})", self.journal.link(*ifindex))
+            }
+            Change::Attach(at) | Change::Detach(at) => format!("{object} ({})", self.journal.link(at.ifindex)),
+            _ => object,
+        }
+    }
+
+    fn open_flows(&mut self, failed: &mut Vec<(String, String)>) {
+        let opened = match self.mode() {
+            Some(Mode::Sole) => self.engine.begin_opening_flows().map(|()| 0),
+            _ => handover::take_over(&mut self.engine),
+        };
+        match opened {
+            Ok(connections) => {
+                let mode = self.mode().unwrap_or(Mode::Takeover).name();
+                info!(
+                    mode,
+                    connections, "netpath opens flows; these connections stay with nf_conntrack until they end"
+                );
+            }
+            Err(error) => failed.push((HANDOVER.to_owned(), format!("{error:#}"))),
+        }
+    }
+
+    fn report_refusals(&mut self) {
+        let refused: BTreeSet<String> = self.wanted.refused.iter().cloned().collect();
+        for refusal in refused.difference(&self.refused) {
+            warn!("{refusal}");
+        }
+        self.refused = refused;
+    }
+}
+
+fn now_unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,0 +1,47 @@
+//! What the daemon needs of the dataplane beyond applying changes; a seam for tests without a kernel.
+
+use crate::{
+    dataplane::{AttachmentReport, Dataplane, HandoverFlow, Kernel, Pins, PinsError},
+    kernel_conntrack::{self, Connection},
+};
+
+/// A dataplane with flows, and the kernel's own connection tracking beside it.
+pub(super) trait Engine: Dataplane {
+    /// Whether netpath opens flows already.
+    fn opens_flows(&self) -> bool;
+    /// What nf_conntrack holds.
+    fn connections(&self) -> anyhow::Result<Vec<Connection>>;
+    /// Leaves flows with nf_conntrack until they end.
+    fn hand_over(&mut self, flows: &[HandoverFlow]) -> anyhow::Result<()>;
+    /// From here on netpath opens flows.
+    fn begin_opening_flows(&mut self) -> anyhow::Result<()>;
+    /// What is attached, and how.
+    fn attachments(&self) -> Vec<AttachmentReport>;
+}
+
+impl Engine for Kernel {
+    fn opens_flows(&self) -> bool {
+        !self.is_fresh()
+    }
+
+    fn connections(&self) -> anyhow::Result<Vec<Connection>> {
+        kernel_conntrack::dump()
+    }
+
+    fn hand_over(&mut self, flows: &[HandoverFlow]) -> anyhow::Result<()> {
+        self.add_handover(flows)
+    }
+
+    fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
+        Self::begin_opening_flows(self)
+    }
+
+    fn attachments(&self) -> Vec<AttachmentReport> {
+        Self::attachments(self)
+    }
+}
+
+/// Whether the pins below a directory have been removed by somebody else.
+pub(super) fn pins_are_gone(pin_dir: &std::path::Path) -> bool {
+    matches!(Pins::open(pin_dir), Err(PinsError::Absent(_)))
+}

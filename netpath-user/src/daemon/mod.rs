@@ -1,0 +1,226 @@
+//! The daemon: one loop that learns what watchers see, brings the dataplane in step and reports.
+//!
+//! Everything that can happen is an [`Event`]. However many come at once, they are learnt first and one round follows.
+//! The daemon may die at any moment: all that matters is in the kernel, and the next start adopts it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use netpath_common::abi::Mode;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{error, info, warn};
+
+use self::core::Core;
+use crate::{
+    dataplane::{self, Kernel, XdpChoice},
+    desired::{
+        build::{Wishes, Xdp},
+        host::HostModel,
+        uplinks::UplinkChoice,
+    },
+    report::DaemonStatus,
+    watch::{
+        News,
+        docker::{Watcher, socket_from_environment},
+        netlink::{self, HostWatch},
+    },
+};
+
+mod core;
+mod engine;
+mod failures;
+mod handover;
+mod journal;
+mod status;
+
+/// News that wait; a watcher that is ahead of the daemon waits too.
+const NEWS_MAX: usize = 64;
+/// Between slices of the collector's work.
+const COLLECT: Duration = Duration::from_millis(250);
+/// Slices for a full table: one sweep takes 20 seconds, below the shortest timeout of an established flow.
+const COLLECT_SLICES: usize = 80;
+/// Entries in the smallest slice.
+const COLLECT_ENTRIES_MIN: usize = 4096;
+/// Between looks whether somebody else detached netpath.
+const CHECK_PINS: Duration = Duration::from_secs(2);
+
+/// What the daemon is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Interfaces that lead to the world; empty: those of the default routes.
+    pub uplinks: Vec<String>,
+    /// The mode; absent: as dockerd is configured.
+    pub mode: Option<Mode>,
+    /// How the dataplane is opened.
+    pub dataplane: dataplane::Options,
+}
+
+/// Everything that can happen.
+enum Event {
+    /// A watcher saw something.
+    News(News),
+    /// Time to try again what failed.
+    Retry,
+    /// Time for a slice of the collector's work.
+    Collect,
+    /// Time to look whether the pins are still there.
+    CheckPins,
+    /// The daemon is to end.
+    Stop(&'static str),
+}
+
+/// Runs until `stop` is, until SIGTERM or SIGINT, or until somebody else detaches netpath. What is attached stays.
+///
+/// # Errors
+///
+/// When a named uplink doesn't exist, or when the kernel refuses the dataplane or its sockets.
+pub async fn run(
+    options: Options,
+    reports: watch::Sender<DaemonStatus>,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let socket = socket_from_environment()?;
+    let host_watch = HostWatch::subscribe()?;
+    let host = Arc::new(netlink::read()?);
+    check_uplinks(&options.uplinks, &host)?;
+    let kernel = Kernel::open(&options.dataplane)?;
+
+    let (send, news) = mpsc::channel(NEWS_MAX);
+    // Dropping the set ends the watchers.
+    let mut watchers = JoinSet::new();
+    watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
+    watchers.spawn(Watcher::new(socket.clone(), send).run());
+
+    let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
+    let core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
+    let pin_dir = options.dataplane.pin_dir;
+    let mut daemon = Daemon { core, reports, collect_entries, pin_dir, collector_error: None };
+    daemon.run(Sources::new(news)?, stop).await;
+    Ok(())
+}
+
+fn wishes(options: &Options) -> Wishes {
+    let uplinks = if options.uplinks.is_empty() {
+        UplinkChoice::DefaultRoutes
+    } else {
+        UplinkChoice::Named(options.uplinks.clone())
+    };
+    let xdp = if options.dataplane.xdp == XdpChoice::Off { Xdp::Off } else { Xdp::Attach };
+    Wishes { uplinks, xdp }
+}
+
+/// An uplink may vanish and come back later, but one that isn't there at the start is most likely a typing error.
+fn check_uplinks(names: &[String], host: &HostModel) -> anyhow::Result<()> {
+    for name in names {
+        match host.link_named(name) {
+            None => bail!("the uplink {name} doesn't exist; `ip link` lists the interfaces"),
+            Some((_, link)) if link.mac.is_none() => {
+                bail!("the uplink {name} isn't an Ethernet interface; netpath can't work on it")
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where events come from.
+struct Sources {
+    news: mpsc::Receiver<News>,
+    collect: Interval,
+    check_pins: Interval,
+    terminate: Signal,
+    interrupt: Signal,
+    retry_at: Option<Instant>,
+}
+
+impl Sources {
+    fn new(news: mpsc::Receiver<News>) -> anyhow::Result<Self> {
+        Ok(Self {
+            news,
+            collect: every(COLLECT),
+            check_pins: every(CHECK_PINS),
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            retry_at: None,
+        })
+    }
+
+    async fn next(&mut self, stop: impl Future<Output = ()>) -> Event {
+        let retry_at = self.retry_at.unwrap_or_else(Instant::now);
+        tokio::select! {
+            biased;
+            () = stop => Event::Stop("asked through the control socket"),
+            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+            news = self.news.recv() => news.map_or(Event::Stop("the watchers ended"), Event::News),
+            () = sleep_until(retry_at), if self.retry_at.is_some() => Event::Retry,
+            _ = self.check_pins.tick() => Event::CheckPins,
+            _ = self.collect.tick() => Event::Collect,
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+struct Daemon {
+    core: Core<Kernel>,
+    reports: watch::Sender<DaemonStatus>,
+    collect_entries: usize,
+    pin_dir: PathBuf,
+    collector_error: Option<String>,
+}
+
+impl Daemon {
+    async fn run(&mut self, mut sources: Sources, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        self.round(&mut sources);
+        loop {
+            match sources.next(stop.as_mut()).await {
+                Event::News(news) => {
+                    self.core.learn(news);
+                    while let Ok(news) = sources.news.try_recv() {
+                        self.core.learn(news);
+                    }
+                    self.round(&mut sources);
+                }
+                Event::Retry => self.round(&mut sources),
+                Event::Collect => self.collect(),
+                Event::CheckPins if engine::pins_are_gone(&self.pin_dir) => {
+                    warn!(pins = %self.pin_dir.display(), "somebody detached netpath; the daemon ends");
+                    return;
+                }
+                Event::CheckPins => {}
+                Event::Stop(reason) => {
+                    info!(reason, "the daemon ends; what is attached stays and goes on carrying traffic");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn round(&mut self, sources: &mut Sources) {
+        self.core.round();
+        sources.retry_at = self.core.failures.retry_after().map(|wait| Instant::now() + wait);
+        self.reports.send_replace(status::report(&self.core));
+    }
+
+    /// A failing collector is logged when it begins to fail, not four times a second.
+    fn collect(&mut self) {
+        let error = self.core.engine.collect(self.collect_entries).err().map(|error| format!("{error:#}"));
+        if let Some(error) = &error
+            && self.collector_error.is_none()
+        {
+            error!(error, "flows that have ended can't be removed; the flow table may fill up");
+        }
+        self.collector_error = error;
+    }
+}
