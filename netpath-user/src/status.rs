@@ -145,15 +145,25 @@ impl Status {
         Ok(status)
     }
 
-    /// Adds what only the pins know: flows, counters, attachments.
+    /// Adds what the pinned links tell: whether anything is attached, and to which bridges.
+    ///
+    /// # Errors
+    ///
+    /// When the links can't be listed.
+    pub fn add_attachments(&mut self, pins: &Pins) -> anyhow::Result<()> {
+        let attachments = pins.attachments().context("listing the pinned links")?;
+        self.attached |= !attachments.is_empty();
+        add_datapath(&mut self.networks, &attachments);
+        Ok(())
+    }
+
+    /// Adds all that the pins tell: attachments, flows, counters.
     ///
     /// # Errors
     ///
     /// When a pinned map can't be read.
     pub fn add_pins(&mut self, pins: &Pins) -> anyhow::Result<()> {
-        let attachments = pins.attachments().context("listing the pinned links")?;
-        self.attached |= !attachments.is_empty();
-        add_datapath(&mut self.networks, &attachments);
+        self.add_attachments(pins)?;
         self.flows = Flows {
             used: pins.flows_used().context("counting the pinned flows")?,
             capacity: u64::from(pins.flows_capacity()),
@@ -239,7 +249,7 @@ fn networks(endpoints: &[(Ipv4Addr, abi::Endpoint)]) -> Vec<Network> {
 }
 
 /// Notes on each network how its bridge's program is attached.
-pub fn add_datapath(networks: &mut [Network], attachments: &[AttachmentReport]) {
+fn add_datapath(networks: &mut [Network], attachments: &[AttachmentReport]) {
     for network in networks {
         network.datapath = network
             .network

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::{control::ClientError, report::DockerStatus, status::Status};
 
+/// What there is to say of Docker before the daemon's first round.
+const STARTING: &str = "the daemon is starting";
+
 /// What there is to say, and how to end.
 #[derive(Debug)]
 struct Outcome {
@@ -68,6 +71,9 @@ fn judge_daemon(status: Status) -> Outcome {
 
 fn why_not_in_step(status: &Status) -> String {
     let DockerStatus { socket, connected, last_error, .. } = &status.docker;
+    if socket.is_empty() {
+        return STARTING.to_owned();
+    }
     match (connected, last_error, status.pending.as_slice()) {
         (false, Some(error), _) => format!("{socket}: {error}"),
         (false, None, _) => format!("{socket}: not connected"),
@@ -126,6 +132,9 @@ fn daemon(status: &Status) -> String {
 
 fn docker(docker: &DockerStatus) -> String {
     let DockerStatus { socket, connected, in_sync, api_version, last_error, .. } = docker;
+    if socket.is_empty() {
+        return STARTING.to_owned();
+    }
     if !connected {
         let error = last_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         return format!("{socket}, not connected{error}");
@@ -242,11 +251,13 @@ mod tests {
     #[test]
     fn only_attached_and_in_step_is_ok() {
         let pending = PendingFailure { object: "uplink eth0".to_owned(), error: "busy".to_owned(), attempts: 2 };
+        let away = DockerStatus { socket: "/d.sock".to_owned(), ..Default::default() };
         for (status, exit, said) in [
             (in_step(), Exit::Ok, ""),
             (Status { attached: false, ..in_step() }, Exit::Degraded, "nothing is attached"),
             (Status { in_sync: false, ..in_step() }, Exit::Degraded, "isn't applied yet"),
-            (Status { in_sync: false, docker: DockerStatus::default(), ..in_step() }, Exit::Degraded, "not connected"),
+            (Status { in_sync: false, docker: away, ..in_step() }, Exit::Degraded, "/d.sock: not connected"),
+            (Status { in_sync: false, docker: DockerStatus::default(), ..in_step() }, Exit::Degraded, "is starting"),
             (Status { in_sync: false, pending: vec![pending], ..in_step() }, Exit::Degraded, "uplink eth0: busy"),
         ] {
             let outcome = judge(Ok(status), || panic!("the daemon answers")).unwrap();

@@ -159,11 +159,11 @@ fn router(api: Api) -> Router {
 type Shared = State<Arc<Api>>;
 
 async fn status(State(api): Shared) -> Result<Json<Status>, Failure> {
-    Ok(Json(complete_status(&api).await?))
+    Ok(Json(report(&api, Status::add_pins).await?))
 }
 
 async fn networks(State(api): Shared) -> Result<Json<Vec<Network>>, Failure> {
-    Ok(Json(complete_status(&api).await?.networks))
+    Ok(Json(report(&api, Status::add_attachments).await?.networks))
 }
 
 async fn endpoints(State(api): Shared) -> Json<Vec<EndpointStatus>> {
@@ -177,13 +177,13 @@ async fn shutdown(State(api): Shared) -> StatusCode {
 }
 
 /// The daemon's report, completed from the pins.
-async fn complete_status(api: &Api) -> anyhow::Result<Status> {
+async fn report(api: &Api, complete: fn(&mut Status, &Pins) -> anyhow::Result<()>) -> anyhow::Result<Status> {
     let mut status = Status::of_daemon(api.report.borrow().clone(), &api.pin_dir);
     let pin_dir = api.pin_dir.clone();
     // Counting the flows of a full table takes longer than a task may hold its thread.
     let completed = task::spawn_blocking(move || {
         match Pins::open(&pin_dir) {
-            Ok(pins) => status.add_pins(&pins)?,
+            Ok(pins) => complete(&mut status, &pins)?,
             Err(PinsError::Absent(_)) => {}
             Err(error) => return Err(error.into()),
         }
