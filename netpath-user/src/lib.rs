@@ -1,8 +1,11 @@
 //! The netpath daemon and command line, as a library.
 
+pub mod cli;
+pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod desired;
 pub mod kernel_conntrack;
 pub mod report;
+pub mod status;
 pub mod watch;

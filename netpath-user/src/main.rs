@@ -1,3 +1,7 @@
 //! The netpath daemon and command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    netpath::cli::main()
+}

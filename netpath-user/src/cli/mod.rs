@@ -1,0 +1,76 @@
+//! The command line: one file per verb.
+//!
+//! A verb collects a report and renders it; rendering and exit codes are pure. Data goes to stdout, messages to stderr.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::runtime;
+
+use self::{
+    args::{CommandLine, CtVerb, Global, NetVerb, Verb},
+    exit::{Exit, NothingAttached},
+    output::message,
+};
+use crate::{
+    control::Client,
+    dataplane::{Pins, PinsError},
+};
+
+mod args;
+mod ct;
+mod detach;
+mod drops;
+mod exit;
+mod net;
+mod output;
+mod ports;
+mod preflight;
+mod run;
+mod status;
+
+/// Reads the command line, does what it says and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let CommandLine { global, verb } = CommandLine::parse();
+    let exit = perform(&global, verb).unwrap_or_else(|error| {
+        message(format_args!("{error:#}"));
+        Exit::of(&error)
+    });
+    exit.into()
+}
+
+fn perform(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
+    let mut builder = match verb {
+        Verb::Run(_) => runtime::Builder::new_multi_thread(),
+        // One request and some maps: a thread is enough.
+        _ => runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder.enable_all().build().context("starting the async runtime")?;
+    runtime.block_on(async {
+        match verb {
+            Verb::Run(args) => run::run(global, args).await,
+            Verb::Detach => detach::run(global).await,
+            Verb::Status => status::run(global).await,
+            Verb::Ct(CtVerb::Ls) => ct::list(global).await,
+            Verb::Ct(CtVerb::Count) => ct::count(global),
+            Verb::Ports => ports::run(global).await,
+            Verb::Net(NetVerb::Ls) => net::list(global).await,
+            Verb::Drops => drops::run(global),
+        }
+    })
+}
+
+impl Global {
+    fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    fn pins(&self) -> anyhow::Result<Pins> {
+        Pins::open(&self.pin_dir).map_err(|error| match error {
+            PinsError::Absent(directory) => NothingAttached(directory).into(),
+            error => error.into(),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! `netpath run`: checks the system, opens the control socket and becomes the daemon.
+//!
+//! The socket is taken first and given up last: nobody else touches the dataplane in between, and who sees the socket go
+//! knows that this daemon has let go of it.
+
+use std::{
+    future::pending,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use tokio::sync::{oneshot, watch};
+use tracing::{level_filters::LevelFilter, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    args::{Global, LogFormat, RunArgs},
+    exit::Exit,
+    output::print,
+    preflight::{self, PreflightError, Tcx},
+};
+use crate::{
+    control::{Server, server::Api},
+    daemon,
+    dataplane::{self, TcChoice},
+    report::DaemonStatus,
+    status::Status,
+};
+
+pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
+    let tcx = if args.tc == TcChoice::Tcx { Tcx::Demanded } else { Tcx::Optional };
+    preflight::check(&args.uplinks, tcx)?;
+    start_log(args.log_format)?;
+    let server = Server::bind(&global.socket).await?;
+
+    let (shutdown, mut asked) = watch::channel(false);
+    let (reports, report) = watch::channel(DaemonStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        ..DaemonStatus::default()
+    });
+    let announcing = tokio::spawn(announce(report.clone(), global.pin_dir.clone()));
+    let api = Api { report, pin_dir: global.pin_dir.clone(), shutdown };
+    let (daemon_ended, ended) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(api, async {
+        // An error is the daemon's end as well: the sender is gone.
+        ended.await.ok();
+    }));
+
+    let outcome = daemon::run(options(global, args), reports, async move {
+        // Fails when the socket's task is gone; the daemon works without it.
+        if asked.wait_for(|asked| *asked).await.is_err() {
+            pending::<()>().await;
+        }
+    })
+    .await;
+
+    drop(daemon_ended);
+    announcing.abort();
+    if let Err(error) = serving.await.context("the control socket's task").flatten() {
+        warn!(error = format!("{error:#}"), "the control socket failed");
+    }
+    outcome.map(|()| Exit::Ok)
+}
+
+fn options(global: &Global, args: RunArgs) -> daemon::Options {
+    daemon::Options {
+        uplinks: args.uplinks,
+        mode: args.mode.forced(),
+        dataplane: dataplane::Options {
+            pin_dir: global.pin_dir.clone(),
+            xdp: args.xdp,
+            tc: args.tc,
+            flows_max: args.flows_max,
+            port_range: args.port_range,
+        },
+    }
+}
+
+/// Tells whoever started the daemon, once, that it is in step.
+async fn announce(mut report: watch::Receiver<DaemonStatus>, pin_dir: PathBuf) {
+    // Fails only when the daemon has ended before it was in step; then its error is the news.
+    let Ok(in_step) = report.wait_for(|report| report.in_sync).await.map(|report| report.clone()) else { return };
+    if let Err(error) = print(&(Status::of_daemon(in_step, &pin_dir).summary() + "\n")) {
+        warn!(error = format!("{error:#}"), "nobody reads that netpath is attached");
+    }
+}
+
+/// Sends the log to stderr: what `RUST_LOG` says, else from `info` on.
+fn start_log(format: LogFormat) -> Result<(), PreflightError> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()
+        .map_err(|error| PreflightError::LogFilter(error.to_string()))?;
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
