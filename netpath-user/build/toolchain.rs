@@ -212,11 +212,27 @@ pub(crate) struct Version {
 }
 
 impl Toolchain {
-    /// `cargo VERB` for the BPF target, in release mode, with everything but the package, the features and the target directory.
+    /// `cargo VERB` for the BPF target, with everything but the package, the features and the target directory.
     /// `arch` is the machine's architecture as in `CARGO_CFG_TARGET_ARCH`: aya-ebpf picks the layout of registers by it.
     pub(crate) fn cargo(&self, verb: &str, arch: &str) -> Command {
         let mut command = self.compiler.bare(&self.compiler.cargo);
-        command.args([verb, "--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core"]);
+        command.arg(verb);
+        self.aim_at_bpf(&mut command, arch);
+        command
+    }
+
+    /// `cargo clippy` for the BPF target, likewise, if the compiler has clippy with it. By its own path: cargo would take a subcommand from
+    /// cargo's home first, where rustup's proxy stands for another toolchain.
+    pub(crate) fn clippy(&self, arch: &str) -> Option<Command> {
+        let clippy = Machine::program_in(&[self.compiler.cargo.parent()?], "cargo-clippy")?;
+        let mut command = self.compiler.bare(&clippy);
+        command.arg("clippy").env("CARGO", &self.compiler.cargo);
+        self.aim_at_bpf(&mut command, arch);
+        Some(command)
+    }
+
+    fn aim_at_bpf(&self, command: &mut Command, arch: &str) {
+        command.args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core"]);
         let bin = self.compiler.rustc.parent().map(Path::to_owned);
         let path = bin.into_iter().chain(env::var_os("PATH").iter().flat_map(env::split_paths)).collect::<Vec<_>>();
         if let Ok(path) = env::join_paths(path) {
@@ -226,7 +242,6 @@ impl Toolchain {
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
             .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(arch).join("\x1f"));
-        command
     }
 }
 
