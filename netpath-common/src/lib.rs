@@ -13,8 +13,18 @@
 //! 5. [`forward`]: forward. Where the packet goes next.
 //!
 //! [`abi`] holds every type that is stored in a map, once.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "model")), no_std)]
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod conntrack;
 pub mod drop;
+pub mod forward;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
+pub mod nat;
+pub mod packet;
+pub mod parse;
+pub mod path;
+pub mod tables;
+pub mod wire;

@@ -1,3 +1,86 @@
-//! The eBPF programs.
+//! Entry points of the eBPF programs: take a packet, call the packet path, count, give the verdict.
+//!
+//! The packet path itself is `netpath_common::path`. Here is only what a kernel must lend to it: [`packet`] reads and
+//! writes real packets, [`maps`] are its tables, [`kernel`] wraps helpers, [`verdict`] is the one place that knows
+//! `TC_ACT_*` and `XDP_*`. Unsafe code lives in the first three.
 #![no_std]
 #![no_main]
+
+mod collect;
+mod kernel;
+mod maps;
+mod packet;
+mod verdict;
+
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use netpath_common::path::{early::early, from_container, from_host, from_wire};
+
+use crate::{
+    kernel::clock,
+    maps::KernelTables,
+    packet::{tc::TcPacket, xdp::XdpPacket},
+};
+
+/// XDP on an uplink: early drops.
+#[xdp(frags)]
+pub fn np_xdp_uplink(context: XdpContext) -> u32 {
+    let packet = XdpPacket::new(&context);
+    let fate = early(&packet, &KernelTables::new(context.ctx.cast()));
+    verdict::xdp(fate)
+}
+
+/// tc ingress on an uplink: packets from the wire.
+#[classifier]
+pub fn np_uplink(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(&context);
+    if !packet.is_ours() {
+        return verdict::not_ours(&packet);
+    }
+    let mut tables = KernelTables::new(context.skb.skb.cast());
+    let fate = from_wire::from_wire(&mut packet, &mut tables, &clock::arrival(&context));
+    verdict::tc(&packet, fate)
+}
+
+/// tc ingress on the host side of a container's veth: packets from the container.
+#[classifier]
+pub fn np_container(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(&context);
+    if !packet.is_ours() {
+        return verdict::not_ours(&packet);
+    }
+    let mut tables = KernelTables::new(context.skb.skb.cast());
+    let fate = from_container::from_container(&mut packet, &mut tables, &clock::arrival(&context));
+    verdict::tc(&packet, fate)
+}
+
+/// tc egress on a bridge: packets from the host to its containers.
+#[classifier]
+pub fn np_bridge(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(&context);
+    if !packet.is_ours() {
+        return verdict::not_ours(&packet);
+    }
+    let mut tables = KernelTables::new(context.skb.skb.cast());
+    let fate = from_host::from_host(&mut packet, &mut tables, &clock::arrival(&context));
+    verdict::tc(&packet, fate)
+}
+
+/// Never attached: deletes the expired flows among the keys that userspace hands it as packet data.
+#[classifier]
+pub fn np_collect(context: TcContext) -> i32 {
+    collect::collect(&context)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The helpers that are used are offered to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -2,3 +2,4 @@
 
 pub mod dataplane;
 pub mod desired;
+pub mod kernel_conntrack;

@@ -33,10 +33,23 @@ abi! {
         pub kind: u8,
         /// Zero.
         pub reserved: u8,
-        /// Endpoint: the container's Ethernet address, the frame's destination. Uplink: zero, the kernel resolves it.
-        pub destination_mac: Mac,
-        /// Endpoint: the bridge's Ethernet address, the frame's source. Uplink: zero.
-        pub source_mac: Mac,
+        /// Endpoint: the frame's first twelve bytes, destination and source address, as words as they lie in memory
+        /// ([`Hop::addresses`]). Uplink: zero, the kernel resolves them.
+        pub addresses: [u32; 3],
+    }
+}
+
+impl Hop {
+    /// The words of [`Hop::addresses`] for a frame from `source` to `destination`.
+    #[must_use]
+    pub const fn addresses(destination: Mac, source: Mac) -> [u32; 3] {
+        let [a, b, c, d, e, f] = destination;
+        let [g, h, i, j, k, l] = source;
+        [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ]
     }
 }
 

@@ -7,9 +7,10 @@
 use super::{Address, Port, abi};
 
 abi! {
-    /// The packet as it arrives. For ICMP echo the identifier takes the port's place: of the source in a request,
+    /// The packet as it arrives. Aligned so that addresses are compared as words. For ICMP echo the identifier takes the port's place: of the source in a request,
     /// of the destination in a reply; the other port is zero.
     #[derive(Hash, PartialOrd, Ord)]
+    #[repr(align(4))]
     pub struct FlowKey[16] {
         /// Source address.
         pub source: Address,

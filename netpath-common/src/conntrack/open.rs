@@ -1,0 +1,150 @@
+//! Opening a flow: the reply's key is the reservation, the source port what is searched for.
+//!
+//! The reply entry is inserted first and only if it isn't there (`BPF_NOEXIST`): that one operation makes the mapping
+//! unique, whatever other CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
+//! many destinations. A clash with a pair that has expired takes its place.
+
+use super::{end, has_ended, shown};
+use crate::{
+    abi::{Direction, Flow, FlowKey, FlowKind, PathCount},
+    conntrack,
+    drop::DropReason,
+    nat::port::{Candidates, is_reserved},
+    parse::Headers,
+    tables::{Arrival, InsertError, Tables},
+    wire::checksum::Checksum,
+};
+
+/// Where one direction of a new flow goes, and where it must come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the hop.
+    pub hop: u32,
+    /// The hop's generation.
+    pub hop_generation: u16,
+    /// The interface that packets come in by; 0: any.
+    pub ingress_ifindex: u32,
+}
+
+/// A flow to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewFlow {
+    /// What netpath does for it.
+    pub kind: FlowKind,
+    /// The Docker network of its container.
+    pub network: u16,
+    /// The opening packet's tuple as it should leave; its source port is kept when it is free.
+    pub translated: FlowKey,
+    /// The way of the opening packet.
+    pub original: Way,
+    /// The way of the answers.
+    pub reply: Way,
+}
+
+/// Opens a flow for the packet with these headers.
+///
+/// # Errors
+///
+/// [`DropReason::PortsExhausted`] when every port that was tried is taken, [`DropReason::FlowTableFull`].
+#[inline(never)]
+pub fn open<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    new: &mut NewFlow,
+    arrival: &Arrival,
+) -> Result<(), DropReason> {
+    let mut candidates = Candidates::new(tables.config(), &new.translated);
+    while let Some(port) = candidates.next() {
+        new.translated.source_port = port.to_be_bytes();
+        if is_reserved(tables, new.kind, &new.translated, arrival.now_ns) {
+            continue;
+        }
+        match reserve(tables, &headers.key, new, arrival.now_ns) {
+            Ok(()) => return insert_original(tables, headers, new, arrival.now_ns),
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
+        }
+    }
+    Err(DropReason::PortsExhausted)
+}
+
+/// Inserts the reply entry, in the place of a pair that has ended if one holds the key.
+#[inline(never)]
+fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64) -> Result<(), InsertError> {
+    let reply_key = new.translated.reversed();
+    if let Some(holder) = tables.flow(&reply_key) {
+        if !has_ended(tables, holder, reply_key.protocol, now_ns) {
+            return Err(InsertError::Exists);
+        }
+        end(tables, &reply_key, holder);
+    }
+    let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, 0, now_ns);
+    tables.insert_flow(&reply_key, &reply)
+}
+
+/// Inserts the entry of the opening packet's direction; when another CPU has opened the same flow meanwhile, its mapping
+/// holds and the reservation is given back.
+#[inline(never)]
+fn insert_original<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    new: &NewFlow,
+    now_ns: u64,
+) -> Result<(), DropReason> {
+    let seen = shown(headers.transport);
+    let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, seen, now_ns);
+    match tables.insert_flow(&headers.key, &original) {
+        Ok(()) => {
+            tables.count(PathCount::FlowsOpened, headers.total_len);
+            Ok(())
+        }
+        Err(error) => {
+            tables.remove_flow(&new.translated.reversed());
+            match error {
+                InsertError::Exists => Ok(()),
+                InsertError::Full => Err(DropReason::FlowTableFull),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn entry(
+    arrives: &FlowKey,
+    leaves: &FlowKey,
+    new: &NewFlow,
+    way: &Way,
+    direction: Direction,
+    seen: u8,
+    now_ns: u64,
+) -> Flow {
+    Flow {
+        last_seen_ns: now_ns,
+        source: leaves.source,
+        destination: leaves.destination,
+        source_port: leaves.source_port,
+        destination_port: leaves.destination_port,
+        address_delta: Checksum::NONE
+            .replace_u32(arrives.source, leaves.source)
+            .replace_u32(arrives.destination, leaves.destination)
+            .folded(),
+        port_delta: if arrives.source_port == leaves.source_port && arrives.destination_port == leaves.destination_port
+        {
+            0
+        } else {
+            Checksum::NONE
+                .replace_u16(arrives.source_port, leaves.source_port)
+                .replace_u16(arrives.destination_port, leaves.destination_port)
+                .folded()
+        },
+        hop: way.hop,
+        hop_generation: way.hop_generation,
+        seen,
+        role: Flow::pack_role(direction, new.kind),
+        ingress_ifindex: way.ingress_ifindex,
+        network: new.network,
+        reserved: 0,
+    }
+}
+
+const _: () = assert!(conntrack::TOUCH_INTERVAL_NS < conntrack::FRESH_NS, "a live flow is always fresh");

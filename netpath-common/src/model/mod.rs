@@ -1,0 +1,219 @@
+//! A slow and simple model of everything that isn't the packet: tables in ordinary collections, routes and sockets as
+//! a test sets them. For tests and the fuzzer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::{
+    abi::{
+        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount, Published,
+        PublishedKey, Uplink, UplinkAddress,
+    },
+    tables::{InsertError, Route, RouteQuery, Tables},
+};
+
+/// Tables in memory.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The flow table.
+    pub flows: HashMap<FlowKey, Flow>,
+    /// How many entries it takes.
+    pub flows_max: usize,
+    /// The configuration.
+    pub config: Config,
+    /// Endpoints by address.
+    pub endpoints: BTreeMap<Address, Endpoint>,
+    /// Hops by index.
+    pub hops: BTreeMap<u32, Hop>,
+    /// Published ports.
+    pub published: HashMap<PublishedKey, Published>,
+    /// Uplinks by interface.
+    pub uplinks: BTreeMap<u32, Uplink>,
+    /// The host's addresses.
+    pub host_addresses: BTreeSet<Address>,
+    /// Flows of nf_conntrack.
+    pub handover: HashSet<FlowKey>,
+    /// Ports of fragmented datagrams.
+    pub fragments: HashMap<FragmentKey, FragmentPorts>,
+    /// What every route query gets.
+    pub route: Route,
+    /// Tuples that a host socket takes.
+    pub sockets: HashSet<FlowKey>,
+    /// Packets by way.
+    pub counts: BTreeMap<u32, u64>,
+}
+
+impl Model {
+    /// The uplink's interface.
+    pub const UPLINK: u32 = 2;
+    /// The bridge's interface.
+    pub const BRIDGE: u32 = 3;
+    /// The host's address on the uplink.
+    pub const HOST: Address = [198, 51, 100, 1];
+    /// A host on the wire.
+    pub const REMOTE: Address = [198, 51, 100, 2];
+    /// The bridge's address.
+    pub const GATEWAY: Address = [172, 17, 0, 1];
+
+    /// A host with one uplink, one bridge and two containers, 172.17.0.2 behind interface 12 and 172.17.0.3 behind 13.
+    /// TCP and UDP port 8080 of every address lead to port 80 of the first.
+    #[must_use]
+    pub fn host(mode: Mode) -> Self {
+        let mut uplink = Uplink {
+            hop: 0,
+            address_count: 1,
+            addresses: [UplinkAddress { address: [0; 4], mask: [0; 4] }; Uplink::ADDRESSES_MAX],
+        };
+        uplink.addresses[0] = UplinkAddress { address: Self::HOST, mask: [255, 255, 255, 0] };
+        let mut model = Self {
+            flows: HashMap::new(),
+            flows_max: 1024,
+            config: Config {
+                mode: mode as u8,
+                opens_flows: 1,
+                port_first: 32768,
+                port_last: 60999,
+                reserved: [0; 6],
+                port_seed: 42,
+            },
+            endpoints: BTreeMap::new(),
+            hops: BTreeMap::from([(0, Self::hop(HopKind::Uplink, Self::UPLINK, [0; 6]))]),
+            published: HashMap::new(),
+            uplinks: BTreeMap::from([(Self::UPLINK, uplink)]),
+            host_addresses: BTreeSet::from([Self::HOST, Self::GATEWAY]),
+            handover: HashSet::new(),
+            fragments: HashMap::new(),
+            route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE },
+            sockets: HashSet::new(),
+            counts: BTreeMap::new(),
+        };
+        model.add_endpoint([172, 17, 0, 2], 12);
+        model.add_endpoint([172, 17, 0, 3], 13);
+        for protocol in [6, 17] {
+            let key = PublishedKey { address: [0; 4], port: 8080_u16.to_be_bytes(), protocol, reserved: 0 };
+            let target = Published { address: [172, 17, 0, 2], port: 80_u16.to_be_bytes(), reserved: [0; 2] };
+            model.published.insert(key, target);
+        }
+        model
+    }
+
+    /// Adds a container on the bridge.
+    pub fn add_endpoint(&mut self, address: Address, ifindex: u32) {
+        let mac = Self::mac(ifindex);
+        self.hops.insert(ifindex, Self::hop(HopKind::Endpoint, ifindex, mac));
+        let endpoint = Endpoint {
+            ifindex,
+            bridge_ifindex: Self::BRIDGE,
+            hop: ifindex,
+            network: 1,
+            mac,
+            reserved: [0; 4],
+        };
+        self.endpoints.insert(address, endpoint);
+    }
+
+    /// The Ethernet address of the container behind an interface.
+    #[must_use]
+    pub const fn mac(ifindex: u32) -> [u8; 6] {
+        let [_, _, _, last] = ifindex.to_be_bytes();
+        [2, 0, 0, 0, 0, last]
+    }
+
+    /// How often a way was taken.
+    #[must_use]
+    pub fn counted(&self, path: PathCount) -> u64 {
+        self.counts.get(&(path as u32)).copied().unwrap_or(0)
+    }
+
+    const fn hop(kind: HopKind, ifindex: u32, destination_mac: [u8; 6]) -> Hop {
+        Hop {
+            ifindex,
+            mtu: 1500,
+            generation: 1,
+            kind: kind as u8,
+            reserved: 0,
+            addresses: Hop::addresses(destination_mac, [2, 0, 0, 0, 0, 1]),
+        }
+    }
+}
+
+impl Tables for Model {
+    type Entry = FlowKey;
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowKey> {
+        self.flows.contains_key(key).then_some(*key)
+    }
+
+    fn load(&self, entry: FlowKey) -> Flow {
+        self.flows[&entry]
+    }
+
+    fn touch(&mut self, entry: FlowKey, now_ns: u64, seen: u8) {
+        if let Some(flow) = self.flows.get_mut(&entry) {
+            flow.last_seen_ns = now_ns;
+            flow.seen = seen;
+        }
+    }
+
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+        if self.flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        if self.flows.len() >= self.flows_max {
+            return Err(InsertError::Full);
+        }
+        self.flows.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn remove_flow(&mut self, key: &FlowKey) {
+        self.flows.remove(key);
+    }
+
+    fn config(&self) -> Config {
+        self.config
+    }
+
+    fn endpoint(&self, address: Address) -> Option<Endpoint> {
+        self.endpoints.get(&address).copied()
+    }
+
+    fn hop(&self, index: u32) -> Option<Hop> {
+        self.hops.get(&index).copied()
+    }
+
+    fn published(&self, key: &PublishedKey) -> Option<Published> {
+        self.published.get(key).copied()
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<Uplink> {
+        self.uplinks.get(&ifindex).copied()
+    }
+
+    fn is_host_address(&self, address: Address) -> bool {
+        self.host_addresses.contains(&address)
+    }
+
+    fn is_handed_over(&mut self, key: &FlowKey, _now_ns: u64) -> bool {
+        self.handover.contains(key)
+    }
+
+    fn remember_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.insert(*key, *ports);
+    }
+
+    fn fragment_ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.get(key).copied()
+    }
+
+    fn route(&self, _query: &RouteQuery) -> Route {
+        self.route
+    }
+
+    fn host_socket_takes(&self, key: &FlowKey) -> bool {
+        self.sockets.contains(key)
+    }
+
+    fn count(&mut self, path: PathCount, _bytes: u32) {
+        *self.counts.entry(path as u32).or_default() += 1;
+    }
+}

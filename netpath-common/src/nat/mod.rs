@@ -1,0 +1,5 @@
+//! 4. Translate: choosing a port, and the only writers of headers.
+
+pub mod apply;
+pub mod icmp_error;
+pub mod port;

@@ -1,0 +1,107 @@
+//! Choosing the source port (or echo identifier) of a translated flow.
+//!
+//! The packet's own port comes first; on a clash a bounded number of others, spread over the configured range from a
+//! keyed hash of the tuple, so that an observer can't predict them (RFC 6056, algorithm 3).
+
+use crate::{
+    abi::{Config, FlowKey, FlowKind, Mode, Port, PublishedKey},
+    tables::Tables,
+    wire::protocol,
+};
+
+/// How many ports are tried for a flow before it is refused. Towards a destination that already holds 90 % of the range,
+/// 32 tries find a free port for 97 of 100 flows; the search is bounded because each try costs map operations in the
+/// packet path.
+pub const TRIES_MAX: u32 = 32;
+
+/// The ports to try for one flow.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidates {
+    keep: u16,
+    first: u32,
+    size: u32,
+    offset: u32,
+    stride: u32,
+    tried: u32,
+}
+
+impl Candidates {
+    /// Candidates for a tuple whose source port (echo: identifier) is the one to keep.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(config: Config, translated: &FlowKey) -> Self {
+        let first = config.port_first as u32;
+        let last = config.port_last as u32;
+        let size = if last >= first { last - first + 1 } else { 1 };
+        let hash = hash(config.port_seed, translated);
+        Self {
+            keep: u16::from_be_bytes(translated.source_port),
+            first,
+            size,
+            offset: hash % size,
+            // Odd, so that it doesn't repeat soon whatever even number the size is.
+            stride: (hash >> 16) | 1,
+            tried: 0,
+        }
+    }
+
+    /// The next port to try, in host order.
+    #[inline(always)]
+    pub const fn next(&mut self) -> Option<u16> {
+        if self.tried >= TRIES_MAX {
+            return None;
+        }
+        let port = if self.tried == 0 { self.keep } else { (self.first + self.offset) as u16 };
+        self.offset = (self.offset + self.stride) % self.size;
+        self.tried += 1;
+        Some(port)
+    }
+}
+
+/// Whether a tuple must not be used although no flow holds it: a host socket or a published port would take its
+/// answers, or the flow belongs to nf_conntrack.
+#[inline(never)]
+pub fn is_reserved<T: Tables>(tables: &mut T, kind: FlowKind, translated: &FlowKey, now_ns: u64) -> bool {
+    if kind != FlowKind::Masquerade {
+        return false;
+    }
+    let reply = translated.reversed();
+    if tables.config().mode() == Mode::Takeover && tables.is_handed_over(&reply, now_ns) {
+        return true;
+    }
+    if translated.protocol == protocol::ICMP {
+        return false;
+    }
+    is_published(tables, &reply) || tables.host_socket_takes(&reply)
+}
+
+/// Whether the destination of a tuple is a published port.
+#[inline(always)]
+fn is_published<T: Tables>(tables: &T, key: &FlowKey) -> bool {
+    let on = |address| {
+        let key = PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
+        tables.published(&key).is_some()
+    };
+    on(key.destination) || on([0; 4])
+}
+
+/// A keyed mix of the tuple: murmur3's finaliser over its words. Unpredictable to who doesn't know the seed, spread
+/// evenly, and cheap without a helper call.
+#[inline(always)]
+const fn hash(seed: u32, key: &FlowKey) -> u32 {
+    const fn mix(hash: u32, word: u32) -> u32 {
+        let mut mixed = (hash ^ word).wrapping_mul(0x85eb_ca6b);
+        mixed ^= mixed >> 13;
+        mixed = mixed.wrapping_mul(0xc2b2_ae35);
+        mixed ^ mixed >> 16
+    }
+    const fn ports(key: &FlowKey) -> u32 {
+        let source: Port = key.source_port;
+        let destination: Port = key.destination_port;
+        u32::from_ne_bytes([source[0], source[1], destination[0], destination[1]])
+    }
+    let hash = mix(seed, u32::from_ne_bytes(key.source));
+    let hash = mix(hash, u32::from_ne_bytes(key.destination));
+    let hash = mix(hash, ports(key));
+    mix(hash, key.protocol as u32)
+}

@@ -1,0 +1,242 @@
+//! 1. Parse: from bytes to [`Headers`].
+//!
+//! Refuses what `ip_rcv` (net/ipv4/ip_input.c) would refuse, and transport headers that disagree with the packet's
+//! length. The IPv4 header checksum isn't verified: it is updated incrementally, so a wrong one stays wrong and the
+//! receiver refuses it.
+
+use crate::{
+    abi::FlowKey,
+    drop::DropReason,
+    packet::Packet,
+    wire::{ethernet, icmp, ipv4, protocol, tcp, udp},
+};
+
+/// Which part of a datagram a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// The beginning, with the ports.
+    First,
+    /// A later part, without ports.
+    Later,
+}
+
+/// What the packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP, with its flags.
+    Tcp {
+        /// The flags byte.
+        flags: u8,
+    },
+    /// UDP.
+    Udp,
+    /// An ICMP echo request or reply; the identifier takes the port's place in the key.
+    Echo,
+    /// An ICMP error (types 3, 11, 12), which quotes a packet.
+    IcmpError,
+    /// Another ICMP message or another protocol.
+    Other,
+    /// A later fragment: the ports are elsewhere.
+    Unknown,
+}
+
+/// What the packet path knows of an IPv4 packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// The tuple; ports are zero where the packet has none.
+    pub key: FlowKey,
+    /// Where the transport header begins, counted from the frame's start.
+    pub transport_at: usize,
+    /// Where the transport's payload begins, counted from the frame's start; for unknown ones the transport header's.
+    pub payload_at: usize,
+    /// Time to live.
+    pub ttl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// The IPv4 header's checksum.
+    pub checksum: [u8; 2],
+    /// Identification, which names the fragments of a datagram.
+    pub identification: [u8; 2],
+    /// Which part of a datagram.
+    pub fragment: Fragment,
+    /// Whether the packet may be fragmented on its way.
+    pub may_fragment: bool,
+    /// What it carries.
+    pub transport: Transport,
+    /// The IPv4 packet's length in bytes.
+    pub total_len: u32,
+}
+
+/// Reads the headers.
+///
+/// `None`: not IPv4, for others to carry.
+///
+/// Not inlined: what it keeps on the BPF stack ends here.
+///
+/// # Errors
+///
+/// The packet is malformed: [`DropReason::Truncated`], [`DropReason::MalformedIpv4`] or
+/// [`DropReason::MalformedTransport`].
+#[inline(never)]
+pub fn parse(packet: &impl Packet) -> Result<Option<Headers>, DropReason> {
+    let ether_type = packet.read_u16(ethernet::ETHER_TYPE).ok_or(DropReason::Truncated)?;
+    if ether_type != ethernet::IPV4 {
+        return Ok(None);
+    }
+    let mut headers = parse_ipv4(packet)?;
+    parse_transport(packet, &mut headers)?;
+    Ok(Some(headers))
+}
+
+#[inline(always)]
+fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
+    const AT: usize = ethernet::LEN;
+    let words: [u32; 5] = packet.read_words(AT).ok_or(DropReason::Truncated)?;
+    let [version_ihl, tos, len_high, len_low] = words[0].to_ne_bytes();
+    let [id_high, id_low, fragment_high, fragment_low] = words[1].to_ne_bytes();
+    let [ttl, protocol, checksum_high, checksum_low] = words[2].to_ne_bytes();
+    let source = words[3].to_ne_bytes();
+    let destination = words[4].to_ne_bytes();
+
+    let header_len = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
+        return Err(DropReason::MalformedIpv4);
+    }
+    let available = packet.frame_len().saturating_sub(AT as u32);
+    let mut total_len = u32::from(u16::from_be_bytes([len_high, len_low]));
+    if total_len == 0 && available > 0xffff {
+        // Segments merged beyond 64 KiB (BIG TCP, kernel 6.3) can't say their length in 16 bits.
+        total_len = available;
+    }
+    if total_len < header_len as u32 || total_len > available {
+        return Err(DropReason::MalformedIpv4);
+    }
+    let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
+    Ok(Headers {
+        key: FlowKey {
+            source,
+            destination,
+            source_port: [0; 2],
+            destination_port: [0; 2],
+            protocol,
+            reserved: [0; 3],
+        },
+        transport_at: AT + header_len,
+        payload_at: AT + header_len,
+        ttl,
+        tos,
+        checksum: [checksum_high, checksum_low],
+        identification: [id_high, id_low],
+        fragment: if fragment & ipv4::OFFSET != 0 {
+            Fragment::Later
+        } else if fragment & ipv4::MORE_FRAGMENTS != 0 {
+            Fragment::First
+        } else {
+            Fragment::Whole
+        },
+        may_fragment: fragment & ipv4::DONT_FRAGMENT == 0,
+        transport: Transport::Unknown,
+        total_len,
+    })
+}
+
+#[inline(always)]
+fn parse_transport(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
+    if headers.fragment == Fragment::Later {
+        return Ok(());
+    }
+    match headers.key.protocol {
+        protocol::TCP => parse_tcp(packet, headers),
+        protocol::UDP => parse_udp(packet, headers),
+        protocol::ICMP => parse_icmp(packet, headers),
+        _ => {
+            headers.transport = Transport::Other;
+            Ok(())
+        }
+    }
+}
+
+/// Bytes of the IPv4 packet from the transport header on.
+#[inline(always)]
+const fn transport_len(headers: &Headers) -> u32 {
+    headers.total_len - (headers.transport_at - ethernet::LEN) as u32
+}
+
+/// Source and destination port, the first word of a TCP or UDP header.
+#[inline(always)]
+const fn set_ports(headers: &mut Headers, word: u32) {
+    let [a, b, c, d] = word.to_ne_bytes();
+    headers.key.source_port = [a, b];
+    headers.key.destination_port = [c, d];
+}
+
+#[inline(always)]
+fn parse_tcp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
+    let at = headers.transport_at;
+    let words: [u32; 4] = packet.read_words(at).ok_or(DropReason::Truncated)?;
+    let [data_offset, flags, _, _] = words[tcp::DATA_OFFSET / 4].to_ne_bytes();
+    let header_len = usize::from(data_offset >> 4) * 4;
+    if header_len < tcp::LEN || header_len as u32 > transport_len(headers) {
+        return Err(DropReason::MalformedTransport);
+    }
+    set_ports(headers, words[0]);
+    headers.payload_at = at + header_len;
+    headers.transport = Transport::Tcp { flags };
+    Ok(())
+}
+
+#[inline(always)]
+fn parse_udp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
+    let at = headers.transport_at;
+    let words: [u32; 2] = packet.read_words(at).ok_or(DropReason::Truncated)?;
+    let [high, low, _, _] = words[udp::LENGTH / 4].to_ne_bytes();
+    let length = u32::from(u16::from_be_bytes([high, low]));
+    let fits = headers.fragment == Fragment::First || length <= transport_len(headers);
+    // Merged datagrams (UDP GRO) keep the length of one segment or of all: never more than there is.
+    if length < udp::LEN as u32 || !fits || transport_len(headers) < udp::LEN as u32 {
+        return Err(DropReason::MalformedTransport);
+    }
+    set_ports(headers, words[0]);
+    headers.payload_at = at + udp::LEN;
+    headers.transport = Transport::Udp;
+    Ok(())
+}
+
+#[inline(always)]
+fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
+    let at = headers.transport_at;
+    if transport_len(headers) < icmp::LEN as u32 {
+        return Err(DropReason::MalformedTransport);
+    }
+    let words: [u32; 2] = packet.read_words(at).ok_or(DropReason::Truncated)?;
+    let [kind, _, _, _] = words[0].to_ne_bytes();
+    let [id_high, id_low, _, _] = words[icmp::IDENTIFIER / 4].to_ne_bytes();
+    headers.payload_at = at + icmp::LEN;
+    headers.transport = match kind {
+        icmp::ECHO_REQUEST => {
+            headers.key.source_port = [id_high, id_low];
+            Transport::Echo
+        }
+        icmp::ECHO_REPLY => {
+            headers.key.destination_port = [id_high, id_low];
+            Transport::Echo
+        }
+        icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,
+        _ => Transport::Other,
+    };
+    Ok(())
+}
+
+impl Headers {
+    /// The largest IPv4 packet that this one becomes on a wire, in bytes: itself, or one of its segments.
+    #[inline(always)]
+    #[must_use]
+    pub fn wire_len(&self, packet: &impl Packet) -> u32 {
+        match packet.segment_payload_len() {
+            0 => self.total_len,
+            payload => (self.payload_at - ethernet::LEN) as u32 + payload,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What is decided before the kernel spends a buffer on a frame: malformed ones, and those that address a container
+//! without having been let in.
+
+use crate::{drop::DropReason, packet::Packet, parse::parse, tables::Tables};
+
+/// Looks at a frame that came in by an uplink; it goes on unchanged.
+///
+/// # Errors
+///
+/// The reason for which the frame must be dropped.
+#[inline(always)]
+pub fn early<T: Tables>(packet: &impl Packet, tables: &T) -> Result<(), DropReason> {
+    let Some(headers) = parse(packet)? else { return Ok(()) };
+    match tables.endpoint(headers.key.destination) {
+        Some(_) => Err(DropReason::DirectToContainer),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,119 @@
+//! What the world sends: answers to masqueraded flows, and clients of published ports.
+
+use super::{end_leftover, generation, icmp_error, known_flow, leave, may_open, resolve_fragment};
+use crate::{
+    abi::{FlowKind, PathCount, Published, PublishedKey},
+    conntrack::{NewFlow, Way, open},
+    drop::DropReason,
+    forward::Verdict,
+    packet::Packet,
+    parse::{Headers, Transport, parse},
+    tables::{Arrival, Tables},
+};
+
+/// Carries a packet that came in by an uplink.
+///
+/// # Errors
+///
+/// The reason for which the packet must be dropped.
+#[inline(always)]
+pub fn from_wire<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    arrival: &Arrival,
+) -> Result<Verdict, DropReason> {
+    let Some(mut headers) = parse(packet)? else { return Ok(Verdict::kernel(PathCount::ToKernel)) };
+    resolve_fragment(tables, &mut headers, arrival);
+    if let Some(verdict) = known_flow(packet, tables, &headers, arrival)? {
+        return Ok(verdict);
+    }
+    if let Some(verdict) = unknown(packet, tables, &headers, arrival)? {
+        return Ok(verdict);
+    }
+    known_flow(packet, tables, &headers, arrival)?.ok_or(DropReason::HopGone)
+}
+
+/// A packet that belongs to no flow. `None`: it belongs to one now.
+#[inline(never)]
+fn unknown<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    let kernel = Ok(Some(Verdict::kernel(PathCount::ToKernel)));
+    if tables.endpoint(headers.key.destination).is_some() {
+        return Err(DropReason::DirectToContainer);
+    }
+    if headers.transport == Transport::IcmpError {
+        // One that quotes no flow is about the host's own packets.
+        return match icmp_error::icmp_error(packet, tables, headers, arrival)? {
+            None => kernel,
+            verdict => Ok(verdict),
+        };
+    }
+    match published(tables, headers) {
+        Some(published) => open_published(tables, headers, &published, arrival),
+        None => kernel,
+    }
+}
+
+/// The published port that the packet asks for: on exactly this address, or on each of the host's.
+#[inline(always)]
+fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Published> {
+    if !matches!(headers.transport, Transport::Tcp { .. } | Transport::Udp) {
+        return None;
+    }
+    let key = &headers.key;
+    let on = |address| PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
+    if let Some(published) = tables.published(&on(key.destination)) {
+        return Some(published);
+    }
+    let published = tables.published(&on([0; 4]))?;
+    tables.is_host_address(key.destination).then_some(published)
+}
+
+/// World to container: opens a flow to the endpoint behind a published port. The client's address stays.
+#[inline(always)]
+fn open_published<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    published: &Published,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    if let Some(verdict) = may_open(tables, headers, arrival)? {
+        return Ok(Some(verdict));
+    }
+    let Some(mut new) = published_flow(tables, headers, published, arrival) else {
+        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::HopGone).map(Some);
+    };
+    end_leftover(tables, headers);
+    open(tables, headers, &mut new, arrival)?;
+    Ok(None)
+}
+
+/// What the flow of a client is to be; `None` while the endpoint or the uplink isn't known.
+#[inline(always)]
+fn published_flow<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    published: &Published,
+    arrival: &Arrival,
+) -> Option<NewFlow> {
+    let endpoint = tables.endpoint(published.address)?;
+    let uplink_hop = tables.uplink(arrival.ifindex)?.hop;
+    let mut translated = headers.key;
+    translated.destination = published.address;
+    translated.destination_port = published.port;
+    Some(NewFlow {
+        kind: FlowKind::Published,
+        network: endpoint.network,
+        translated,
+        original: Way { hop: endpoint.hop, hop_generation: generation(tables, endpoint.hop), ingress_ifindex: 0 },
+        reply: Way {
+            hop: uplink_hop,
+            hop_generation: generation(tables, uplink_hop),
+            ingress_ifindex: endpoint.ifindex,
+        },
+    })
+}

@@ -1,0 +1,54 @@
+//! ICMP errors about a flow, in either direction: they follow the flow that they quote.
+
+use crate::{
+    abi::PathCount,
+    drop::DropReason,
+    forward::{self, Verdict},
+    nat::{apply, icmp_error as nat},
+    packet::Packet,
+    parse::{Fragment, Headers},
+    tables::{Arrival, Tables},
+    wire::checksum::Checksum,
+};
+
+/// Translates an ICMP error with the flow that it quotes and sends it the flow's way. `None`: it quotes no flow.
+///
+/// The error itself doesn't keep the flow alive (RFC 5508, section 4.2).
+///
+/// # Errors
+///
+/// The reason for which the packet must be dropped.
+#[inline(never)]
+pub(super) fn icmp_error<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    if headers.fragment != Fragment::Whole {
+        return Ok(None);
+    }
+    let Some(quote) = nat::quote(packet, headers) else { return Ok(None) };
+    let Some(entry) = tables.flow(&quote.reversed) else { return Ok(None) };
+    let flow = tables.load(entry);
+    let Some(hop) = tables.hop(flow.hop) else { return Ok(None) };
+    if hop.generation != flow.hop_generation
+        || (flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex)
+    {
+        return Ok(None);
+    }
+    if headers.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    nat::apply(packet, headers, &quote, &flow)?;
+
+    // Whoever sent the error hides behind the translated source; a router's address between stays what it is.
+    let key = &headers.key;
+    let source = if flow.source == quote.reversed.source { key.source } else { flow.source };
+    let destination = if flow.destination == quote.reversed.destination { key.destination } else { flow.destination };
+    let delta =
+        Checksum::NONE.replace_u32(key.source, source).plus(Checksum::NONE.replace_u32(key.destination, destination));
+    apply::rewrite(packet, headers, source, destination, delta)?;
+    let forward = forward::towards(packet, &hop)?;
+    Ok(Some(Verdict { forward, path: PathCount::IcmpError }))
+}

@@ -1,0 +1,238 @@
+//! 2. Classify: the packet's way, one file per direction.
+//!
+//! Every direction begins alike: parse, and if the packet belongs to a flow, translate and forward it ([`known_flow`]).
+//! That is the fast path, one look-up in the flow table. Only what is left is classified: it opens a flow, stays local,
+//! belongs to the kernel, or is dropped with its reason.
+
+pub mod early;
+pub mod from_container;
+pub mod from_host;
+pub mod from_wire;
+mod icmp_error;
+
+use crate::{
+    abi::{Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
+    conntrack,
+    drop::DropReason,
+    forward::{self, Verdict},
+    nat::apply,
+    packet::Packet,
+    parse::{Fragment, Headers, Transport},
+    tables::{Arrival, Tables},
+    wire::tcp,
+};
+
+/// How long the ports of a fragmented datagram are remembered: the reassembly timeout of RFC 791 as Linux has it
+/// (net.ipv4.ipfrag_time).
+const FRAGMENT_NS: u64 = 30 * conntrack::state::SECOND_NS;
+
+/// What to do with a packet that netpath can't carry: in takeover the kernel does, in sole mode nobody may.
+///
+/// # Errors
+///
+/// The reason, in sole mode.
+#[inline(always)]
+fn leave(mode: Mode, path: PathCount, reason: DropReason) -> Result<Verdict, DropReason> {
+    match mode {
+        Mode::Takeover => Ok(Verdict::kernel(path)),
+        Mode::Sole => Err(reason),
+    }
+}
+
+/// Gives a later fragment the ports of its datagram, and remembers those of a first one.
+#[inline(always)]
+fn resolve_fragment<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: &Arrival) {
+    if headers.fragment == Fragment::Whole {
+        return;
+    }
+    resolve_fragment_slowly(tables, headers, arrival);
+}
+
+#[inline(never)]
+fn resolve_fragment_slowly<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: &Arrival) {
+    let key = FragmentKey {
+        source: headers.key.source,
+        destination: headers.key.destination,
+        identification: headers.identification,
+        protocol: headers.key.protocol,
+        reserved: 0,
+    };
+    match headers.fragment {
+        Fragment::Whole => {}
+        Fragment::First => {
+            let ports = FragmentPorts {
+                seen_ns: arrival.now_ns,
+                source_port: headers.key.source_port,
+                destination_port: headers.key.destination_port,
+                reserved: 0,
+            };
+            tables.remember_fragment(&key, &ports);
+        }
+        Fragment::Later => {
+            if let Some(ports) = tables.fragment_ports(&key)
+                && arrival.now_ns.saturating_sub(ports.seen_ns) < FRAGMENT_NS
+            {
+                headers.key.source_port = ports.source_port;
+                headers.key.destination_port = ports.destination_port;
+            }
+        }
+    }
+}
+
+/// Carries a packet of a known flow. `None`: there is no flow for it, or none any more.
+///
+/// Not inlined: the BPF stack of 512 bytes is shared by a whole chain of calls, and this frame ends before the one that
+/// opens a flow begins.
+///
+/// # Errors
+///
+/// The reason for which the packet must be dropped.
+#[inline(never)]
+fn known_flow<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    let Some(entry) = tables.flow(&headers.key) else { return Ok(None) };
+    let flow = tables.load(entry);
+    if flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex {
+        return Ok(None);
+    }
+    let hop = match tables.hop(flow.hop) {
+        Some(hop) if hop.generation == flow.hop_generation => hop,
+        _ => {
+            conntrack::end(tables, &headers.key, entry);
+            return Ok(None);
+        }
+    };
+    if conntrack::is_silent(&flow, arrival.now_ns)
+        && conntrack::is_pair_expired(tables, entry, headers.key.protocol, arrival.now_ns)
+    {
+        conntrack::end(tables, &headers.key, entry);
+        return Ok(None);
+    }
+    if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
+        return Ok(Some(verdict));
+    }
+    conntrack::track(tables, entry, &flow, headers, arrival);
+    carry(packet, headers, &flow, &hop).map(Some)
+}
+
+/// Ends a flow of the packet's tuple that came in by another interface: it belongs to a container that had this address
+/// before. The caller has made sure that the address is the sender's now.
+#[inline(always)]
+fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers) {
+    if let Some(entry) = tables.flow(&headers.key) {
+        conntrack::end(tables, &headers.key, entry);
+    }
+}
+
+/// The generation of a hop; of none, one that no flow has.
+#[inline(always)]
+fn generation<T: Tables>(tables: &T, hop: u32) -> u16 {
+    match tables.hop(hop) {
+        Some(hop) => hop.generation,
+        None => u16::MAX,
+    }
+}
+
+/// Translates a packet and sends it towards its hop.
+///
+/// # Errors
+///
+/// [`DropReason::RewriteFailed`], [`DropReason::HopGone`].
+#[inline(always)]
+fn carry(
+    packet: &mut impl Packet,
+    headers: &Headers,
+    flow: &Flow,
+    hop: &Hop,
+) -> Result<Verdict, DropReason> {
+    apply::network_header(packet, headers, flow)?;
+    let forward = forward::towards(packet, hop)?;
+    apply::transport_header(packet, headers, flow)?;
+    let path = match (flow.kind(), flow.direction()) {
+        (FlowKind::Masquerade, Direction::Original) => PathCount::MasqueradeOut,
+        (FlowKind::Masquerade, Direction::Reply) => PathCount::MasqueradeIn,
+        (FlowKind::Published, Direction::Original) => PathCount::PublishedIn,
+        (FlowKind::Published, Direction::Reply) => PathCount::PublishedOut,
+    };
+    Ok(Verdict { forward, path })
+}
+
+/// Whether a packet can't go on, because its time is over or the next link is too small, and what becomes of it.
+///
+/// The kernel answers a container best: it gets the packet untranslated, finds the same fault on its own way, and sends
+/// the ICMP error that the container expects. It can fragment only where its own rules translate, in takeover. Into a
+/// container no size is checked: a veth takes what fits the uplink.
+///
+/// # Errors
+///
+/// [`DropReason::TooBig`] or [`DropReason::TtlExpired`] where the kernel can't answer.
+#[inline(always)]
+fn kernel_must_answer<T: Tables>(
+    packet: &impl Packet,
+    tables: &T,
+    headers: &Headers,
+    flow: &Flow,
+    hop: &Hop,
+) -> Result<Option<Verdict>, DropReason> {
+    let leaves_host = hop.kind == HopKind::Uplink as u8;
+    let dying = headers.ttl <= 1;
+    let too_big = leaves_host && headers.wire_len(packet) > hop.mtu;
+    if !dying && !too_big {
+        return Ok(None);
+    }
+    let answer = Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
+    let takeover = tables.config().mode() == Mode::Takeover;
+    match (leaves_host, dying) {
+        (true, true) => answer,
+        (true, false) if !headers.may_fragment || takeover => answer,
+        (true, false) => Err(DropReason::TooBig),
+        // Docker's rules know a published port; the answers to a masqueraded flow they don't.
+        (false, _) if takeover && flow.kind() == FlowKind::Published => answer,
+        (false, _) => Err(DropReason::TtlExpired),
+    }
+}
+
+/// Whether a packet without a flow may open one.
+///
+/// # Errors
+///
+/// [`DropReason::NoFlow`] for a reset of nothing, in sole mode; [`DropReason::FragmentUnknown`].
+#[inline(always)]
+fn may_open<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    let config = tables.config();
+    if config.opens_flows == 0 {
+        return Ok(Some(Verdict::kernel(PathCount::Handover)));
+    }
+    let mode = config.mode();
+    match headers.transport {
+        Transport::Tcp { flags } if !conntrack::opens(flags) => {
+            // In takeover a connection's middle belongs to nf_conntrack; alone, netpath picks it up as nf_conntrack's
+            // tcp_loose does. A reset or a close of nothing would only begin a flow that has ended.
+            if mode == Mode::Takeover {
+                return Ok(Some(Verdict::kernel(PathCount::Handover)));
+            }
+            if flags & (tcp::RST | tcp::SYN) != 0 {
+                return Err(DropReason::NoFlow);
+            }
+        }
+        Transport::Unknown => {
+            return leave(mode, PathCount::ToKernel, DropReason::FragmentUnknown).map(Some);
+        }
+        Transport::Tcp { .. } | Transport::Udp | Transport::Echo => {}
+        Transport::IcmpError | Transport::Other => {
+            return leave(mode, PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
+        }
+    }
+    if mode == Mode::Takeover && tables.is_handed_over(&headers.key, arrival.now_ns) {
+        return Ok(Some(Verdict::kernel(PathCount::Handover)));
+    }
+    Ok(None)
+}

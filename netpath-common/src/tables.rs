@@ -1,0 +1,116 @@
+//! The seam between the packet path and everything that isn't the packet: maps, the kernel's routes and sockets.
+//!
+//! The kernel side implements it over maps and helpers, tests and the fuzzer over ordinary collections
+//! ([`crate::model`]). Time is an argument: see [`Arrival`].
+
+use crate::abi::{
+    Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
+    Uplink,
+};
+
+/// Where and when a packet came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The interface.
+    pub ifindex: u32,
+    /// Nanoseconds of the kernel's monotonic clock.
+    pub now_ns: u64,
+}
+
+/// Why an entry couldn't be inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertError {
+    /// The key is there already.
+    Exists,
+    /// The map is full.
+    Full,
+}
+
+/// What the kernel's routes say of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// It is reached by this interface.
+    Via {
+        /// The interface.
+        ifindex: u32,
+        /// The next hop: the gateway, or the destination itself when it is on the link.
+        next_hop: Address,
+    },
+    /// There is no way, or the destination is the host itself: the kernel knows what to answer.
+    Kernel,
+}
+
+/// A route that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// Where the packet comes from.
+    pub source: Address,
+    /// Where it goes.
+    pub destination: Address,
+    /// Type of service.
+    pub tos: u8,
+    /// The interface that routing takes for its origin: the bridge, as in Docker's own path.
+    pub ifindex: u32,
+}
+
+/// Maps, routes and sockets.
+pub trait Tables {
+    /// A handle to an entry of the flow table.
+    type Entry: Copy;
+
+    /// Looks a flow up.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Entry>;
+
+    /// Reads an entry.
+    fn load(&self, entry: Self::Entry) -> Flow;
+
+    /// Writes when an entry was last seen and what it has shown.
+    fn touch(&mut self, entry: Self::Entry, now_ns: u64, seen: u8);
+
+    /// Inserts a flow that isn't there yet; atomic against other CPUs.
+    ///
+    /// # Errors
+    ///
+    /// The key exists, or the table is full.
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError>;
+
+    /// Removes a flow; nothing happens when it isn't there.
+    fn remove_flow(&mut self, key: &FlowKey);
+
+    /// The configuration.
+    fn config(&self) -> Config;
+
+    /// An endpoint by its address.
+    fn endpoint(&self, address: Address) -> Option<Endpoint>;
+
+    /// A hop by its index.
+    fn hop(&self, index: u32) -> Option<Hop>;
+
+    /// A published port.
+    fn published(&self, key: &PublishedKey) -> Option<Published>;
+
+    /// An uplink by its interface.
+    fn uplink(&self, ifindex: u32) -> Option<Uplink>;
+
+    /// Whether an address is one of the host's own.
+    fn is_host_address(&self, address: Address) -> bool;
+
+    /// Whether a flow stays with nf_conntrack; keeps it there for another of its timeouts.
+    fn is_handed_over(&mut self, key: &FlowKey, now_ns: u64) -> bool;
+
+    /// Remembers the ports of a fragmented datagram.
+    fn remember_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts);
+
+    /// The ports of a fragmented datagram.
+    fn fragment_ports(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+
+    /// Asks the kernel's routes.
+    fn route(&self, query: &RouteQuery) -> Route;
+
+    /// Whether a socket of the host would take a packet with this tuple: a listener on the destination port or a
+    /// connection of the host itself.
+    fn host_socket_takes(&self, key: &FlowKey) -> bool;
+
+    /// Counts one packet of `bytes` on its way.
+    fn count(&mut self, path: PathCount, bytes: u32);
+}

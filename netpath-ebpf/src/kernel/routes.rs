@@ -1,0 +1,35 @@
+//! The kernel's routing decision for a forwarded packet.
+
+use core::{ffi::c_void, mem::zeroed};
+
+use aya_ebpf::{bindings::bpf_fib_lookup, helpers::generated::bpf_fib_lookup as fib_lookup};
+use netpath_common::tables::{Route, RouteQuery};
+
+/// Address family IPv4 (include/linux/socket.h).
+const AF_INET: u8 = 2;
+/// Return codes of the helper (include/uapi/linux/bpf.h): the way is known.
+const SUCCESS: i64 = 0;
+/// The way is known; only the neighbour's Ethernet address isn't yet.
+const NO_NEIGHBOUR: i64 = 7;
+
+/// Asks the routes, for a packet that came in by the query's interface. `context` is the program's own.
+#[inline(always)]
+pub(crate) fn lookup(context: *mut c_void, query: &RouteQuery) -> Route {
+    // SAFETY: the structure is plain old data, for which zero is valid.
+    let mut parameters: bpf_fib_lookup = unsafe { zeroed() };
+    parameters.family = AF_INET;
+    parameters.ifindex = query.ifindex;
+    parameters.__bindgen_anon_2.tos = query.tos;
+    parameters.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.source);
+    parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.destination);
+    // SAFETY: context and structure are valid for the call, and the length is the structure's.
+    let result = unsafe {
+        fib_lookup(context, &raw mut parameters, size_of::<bpf_fib_lookup>() as i32, 0)
+    };
+    if result != SUCCESS && result != NO_NEIGHBOUR {
+        return Route::Kernel;
+    }
+    // SAFETY: the helper has written the next hop's IPv4 address here, as the query's family asked.
+    let next_hop = unsafe { parameters.__bindgen_anon_4.ipv4_dst };
+    Route::Via { ifindex: parameters.ifindex, next_hop: next_hop.to_ne_bytes() }
+}

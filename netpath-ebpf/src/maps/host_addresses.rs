@@ -1,0 +1,13 @@
+//! The host's own addresses. Written by the daemon.
+
+use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use netpath_common::abi::Address;
+
+#[btf_map]
+static HOST_ADDRESSES: HashMap<Address, u32, 4096> = HashMap::new();
+
+/// Whether the address is one of the host's.
+#[inline(always)]
+pub(crate) fn contains(address: Address) -> bool {
+    HOST_ADDRESSES.get_ptr(address).is_some()
+}

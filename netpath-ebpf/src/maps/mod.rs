@@ -1,0 +1,128 @@
+//! The maps, one file each: a private static and a few typed functions. The only unsafe code that touches maps.
+//!
+//! [`KernelTables`] puts them together for the packet path. What userspace may resize (`FLOWS`, `ENDPOINTS`, ...) has its
+//! smallest useful size here; `docs/maps.md` has the sizes that the daemon gives them.
+
+pub(crate) mod config;
+pub(crate) mod counters;
+pub(crate) mod endpoints;
+pub(crate) mod flows;
+pub(crate) mod fragments;
+pub(crate) mod handover;
+pub(crate) mod hops;
+pub(crate) mod host_addresses;
+pub(crate) mod published;
+pub(crate) mod uplinks;
+
+use core::ffi::c_void;
+
+use netpath_common::{
+    abi::{
+        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
+        Uplink,
+    },
+    tables::{InsertError, Route, RouteQuery, Tables},
+};
+
+use crate::kernel::{routes, sockets};
+
+/// The packet path's tables in the kernel. Holds the program's context, which some helpers ask for.
+pub(crate) struct KernelTables {
+    context: *mut c_void,
+}
+
+impl KernelTables {
+    #[inline(always)]
+    pub(crate) const fn new(context: *mut c_void) -> Self {
+        Self { context }
+    }
+}
+
+impl Tables for KernelTables {
+    type Entry = flows::Entry;
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<flows::Entry> {
+        flows::find(key)
+    }
+
+    #[inline(always)]
+    fn load(&self, entry: flows::Entry) -> Flow {
+        entry.load()
+    }
+
+    #[inline(always)]
+    fn touch(&mut self, entry: flows::Entry, now_ns: u64, seen: u8) {
+        entry.touch(now_ns, seen);
+    }
+
+    #[inline(always)]
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+        flows::insert(key, flow)
+    }
+
+    #[inline(always)]
+    fn remove_flow(&mut self, key: &FlowKey) {
+        flows::remove(key);
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Config {
+        config::get()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, address: Address) -> Option<Endpoint> {
+        endpoints::find(address)
+    }
+
+    #[inline(always)]
+    fn hop(&self, index: u32) -> Option<Hop> {
+        hops::get(index)
+    }
+
+    #[inline(always)]
+    fn published(&self, key: &PublishedKey) -> Option<Published> {
+        published::find(key)
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<Uplink> {
+        uplinks::find(ifindex)
+    }
+
+    #[inline(always)]
+    fn is_host_address(&self, address: Address) -> bool {
+        host_addresses::contains(address)
+    }
+
+    #[inline(always)]
+    fn is_handed_over(&mut self, key: &FlowKey, now_ns: u64) -> bool {
+        handover::keeps(key, now_ns)
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts) {
+        fragments::remember(key, ports);
+    }
+
+    #[inline(always)]
+    fn fragment_ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        fragments::find(key)
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery) -> Route {
+        routes::lookup(self.context, query)
+    }
+
+    #[inline(always)]
+    fn host_socket_takes(&self, key: &FlowKey) -> bool {
+        sockets::takes(self.context, key)
+    }
+
+    #[inline(always)]
+    fn count(&mut self, path: PathCount, bytes: u32) {
+        counters::took(path, bytes);
+    }
+}

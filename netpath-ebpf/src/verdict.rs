@@ -1,0 +1,55 @@
+//! From the packet path's answer to the kernel's action. The only place that counts verdicts and knows the codes.
+
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use netpath_common::{
+    abi::PathCount,
+    drop::DropReason,
+    forward::{Forward, Verdict},
+};
+
+use crate::{
+    kernel::redirect,
+    maps::counters,
+    packet::tc::TcPacket,
+};
+
+/// The action for a packet at tc.
+#[inline(always)]
+pub(crate) fn tc(packet: &TcPacket<'_>, fate: Result<Verdict, DropReason>) -> i32 {
+    let verdict = match fate {
+        Ok(verdict) => verdict,
+        Err(reason) => {
+            counters::dropped(reason);
+            return TC_ACT_SHOT;
+        }
+    };
+    counters::took(verdict.path, packet.len());
+    match verdict.forward {
+        Forward::Kernel => TC_ACT_OK,
+        Forward::IntoContainer { ifindex } => {
+            packet.address_to_receiver();
+            redirect::into_peer(ifindex)
+        }
+        Forward::OutOfUplink { ifindex } => redirect::by_neighbour(ifindex),
+        Forward::Out { ifindex } => redirect::out_of(ifindex),
+    }
+}
+
+/// The action for a packet that the packet path doesn't look at.
+#[inline(always)]
+pub(crate) fn not_ours(packet: &TcPacket<'_>) -> i32 {
+    counters::took(PathCount::ToKernel, packet.len());
+    TC_ACT_OK
+}
+
+/// The action for a frame at XDP.
+#[inline(always)]
+pub(crate) fn xdp(fate: Result<(), DropReason>) -> u32 {
+    match fate {
+        Ok(()) => xdp_action::XDP_PASS,
+        Err(reason) => {
+            counters::dropped(reason);
+            xdp_action::XDP_DROP
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! `netpath::kernel_conntrack` against the kernel: real connections through a real MASQUERADE and a real DNAT rule, in
+//! network namespaces of their own.
+//!
+//! The heart of it: the entries of live connections are thrown away, put back from what `dump` said, and then the far
+//! end speaks first. A connection whose entry is wrong in an address, a port, a state or a window breaks there; the
+//! `..._breaks_without_insert` tests prove that the others prove something.
+//!
+//! Needs root, `ip`, `iptables` and `conntrack`; says so and fails without.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use netpath::kernel_conntrack::{self, Connection, Tuple};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+const LAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+/// The port that the host publishes, and the container's behind it.
+const PUBLISHED_PORT: u16 = 8080;
+const CONTAINER_PORT: u16 = 80;
+const LAN_PORT: u16 = 7000;
+/// MASQUERADE takes these, so the port always changes and a wrong mapping shows.
+const MASQUERADE_PORTS: std::ops::RangeInclusive<u16> = 61_000..=61_999;
+/// Far more than a packet needs here; reached only by a test that is about to fail.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A container behind a host, and a neighbour of the host: `container -- host -- lan`.
+struct Network {
+    id: String,
+}
+
+impl Network {
+    fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "these tests make network namespaces: run them as root (sudo -E cargo test -p netpath-tests)"
+        );
+        let network = Self { id: format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)) };
+        for role in ["lan", "host", "container"] {
+            run(&format!("ip netns add {}", network.namespace(role)))?;
+            network.run(role, "ip link set lo up")?;
+        }
+        network.connect("lan", LAN, "uplink", HOST, 24)?;
+        network.connect("container", CONTAINER, "docker", Ipv4Addr::new(172, 17, 0, 1), 16)?;
+        network.run("container", "ip route add default via 172.17.0.1")?;
+        network.run("container", "sysctl -qw net.ipv4.ping_group_range=\"0 2147483647\"")?;
+        network.run("host", "sysctl -qw net.ipv4.ip_forward=1")?;
+        let (first, last) = (MASQUERADE_PORTS.start(), MASQUERADE_PORTS.end());
+        for protocol in ["tcp", "udp"] {
+            network.run(
+                "host",
+                &format!(
+                    "iptables -w -t nat -A POSTROUTING -s 172.17.0.0/16 -o uplink -p {protocol} \
+                     -j MASQUERADE --to-ports {first}-{last}"
+                ),
+            )?;
+        }
+        network.run("host", "iptables -w -t nat -A POSTROUTING -s 172.17.0.0/16 -o uplink -p icmp -j MASQUERADE")?;
+        network.run(
+            "host",
+            &format!(
+                "iptables -w -t nat -A PREROUTING -i uplink -p tcp --dport {PUBLISHED_PORT} \
+                 -j DNAT --to-destination {CONTAINER}:{CONTAINER_PORT}"
+            ),
+        )?;
+        // What nf_conntrack finds wrong with a packet, it only notes; the rules of many hosts drop it.
+        network.run("host", "iptables -w -A FORWARD -m conntrack --ctstate INVALID -j DROP")?;
+        Ok(network)
+    }
+
+    fn connect(&self, role: &str, address: Ipv4Addr, host_side: &str, gateway: Ipv4Addr, prefix: u8) -> Result<()> {
+        let (peer, host) = (self.namespace(role), self.namespace("host"));
+        run(&format!("ip -n {host} link add {host_side} type veth peer name eth0 netns {peer}"))?;
+        run(&format!("ip -n {host} addr add {gateway}/{prefix} dev {host_side}"))?;
+        run(&format!("ip -n {peer} addr add {address}/{prefix} dev eth0"))?;
+        run(&format!("ip -n {host} link set {host_side} up"))?;
+        run(&format!("ip -n {peer} link set eth0 up"))
+    }
+
+    fn namespace(&self, role: &str) -> String {
+        format!("wt-ctnl-{role}-{}", self.id)
+    }
+
+    fn run(&self, role: &str, command: &str) -> Result<()> {
+        run(&format!("ip netns exec {} {command}", self.namespace(role)))
+    }
+
+    /// Does something in a namespace, on a thread of its own. Sockets made there stay there.
+    fn within<T: Send>(&self, role: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.namespace(role));
+        let work = || {
+            setns(File::open(&path).with_context(|| path.clone())?, CloneFlags::CLONE_NEWNET)?;
+            work()
+        };
+        thread::scope(|scope| scope.spawn(work).join()).map_err(|_| anyhow::anyhow!("a thread in {path} panicked"))?
+    }
+
+    fn dump(&self) -> Result<Vec<Connection>> {
+        self.within("host", kernel_conntrack::dump)
+    }
+
+    fn insert(&self, connections: &[Connection]) -> Result<usize> {
+        self.within("host", || kernel_conntrack::insert(connections))
+    }
+
+    fn forget_all(&self) -> Result<()> {
+        self.run("host", "conntrack -F")?;
+        ensure!(self.dump()?.is_empty(), "conntrack -F leaves nothing");
+        Ok(())
+    }
+
+    /// The one connection of this protocol.
+    fn only(&self, protocol: u8) -> Result<Connection> {
+        let mut found = self.dump()?;
+        found.retain(|connection| connection.original.protocol == protocol);
+        ensure!(found.len() == 1, "expected one connection of protocol {protocol}: {found:?}");
+        Ok(found[0])
+    }
+
+    /// The line that the conntrack tool prints for the one connection of a protocol.
+    fn line(&self, protocol: &str) -> Result<String> {
+        let namespace = self.namespace("host");
+        let output = Command::new("ip")
+            .args(["netns", "exec", &namespace, "conntrack", "-L", "-p", protocol, "-o", "extended"])
+            .output()?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// A connection from the container to the neighbour: (container's end, neighbour's end).
+    fn masqueraded(&self) -> Result<(TcpStream, TcpStream)> {
+        self.tcp("lan", LAN_PORT, "container", SocketAddrV4::new(LAN, LAN_PORT))
+    }
+
+    /// A connection from the neighbour to the published port: (neighbour's end, container's end).
+    fn published(&self) -> Result<(TcpStream, TcpStream)> {
+        self.tcp("container", CONTAINER_PORT, "lan", SocketAddrV4::new(HOST, PUBLISHED_PORT))
+    }
+
+    fn tcp(&self, server: &str, port: u16, client: &str, to: SocketAddrV4) -> Result<(TcpStream, TcpStream)> {
+        let listener = self.within(server, || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?))?;
+        let near = self.within(client, || Ok(TcpStream::connect_timeout(&to.into(), PATIENCE)?))?;
+        let (far, _) = listener.accept()?;
+        for stream in [&near, &far] {
+            stream.set_read_timeout(Some(PATIENCE))?;
+        }
+        let (mut near, mut far) = (near, far);
+        say(&mut near, &mut far, "how do you do")?;
+        say(&mut far, &mut near, "how do you do")?;
+        Ok((near, far))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for role in ["lan", "host", "container"] {
+            if let Err(error) = run(&format!("ip netns delete {}", self.namespace(role))) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+fn run(command: &str) -> Result<()> {
+    let output = Command::new("sh").args(["-c", command]).output().context(command.to_owned())?;
+    ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// One end says something and the other hears exactly that.
+fn say(from: &mut TcpStream, to: &mut TcpStream, words: &str) -> Result<()> {
+    from.write_all(words.as_bytes()).with_context(|| format!("saying {words:?}"))?;
+    let mut heard = vec![0; words.len()];
+    to.read_exact(&mut heard).with_context(|| format!("listening for {words:?}"))?;
+    ensure!(heard == words.as_bytes(), "said {words:?}, heard {heard:?}");
+    Ok(())
+}
+
+/// Talks into a connection that is gone and waits for the reset.
+fn expect_reset(from: &mut TcpStream) -> Result<()> {
+    from.write_all(b"are you there?")?;
+    match from.read(&mut [0; 16]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        other => bail!("expected the connection to be reset: {other:?}"),
+    }
+}
+
+fn tuple(protocol: u8, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Tuple {
+    Tuple {
+        source: source.0,
+        destination: destination.0,
+        source_port: source.1,
+        destination_port: destination.1,
+        protocol,
+    }
+}
+
+/// Masqueraded connections of one container, each with ports of its own.
+fn many(count: u32) -> Vec<Connection> {
+    let made = |index: u32| {
+        let [_, block, high, low] = index.to_be_bytes();
+        let server = (Ipv4Addr::new(203, 0, 113, block), 80);
+        let port = u16::from_be_bytes([high, low]);
+        Connection {
+            original: tuple(TCP, (CONTAINER, port), server),
+            reply: tuple(TCP, server, (HOST, port ^ 0x8000)),
+            timeout: Duration::from_secs(600),
+            established_tcp: true,
+        }
+    };
+    (0..count).map(made).collect()
+}
+
+#[test]
+fn a_masqueraded_connection_breaks_without_insert() -> Result<()> {
+    let network = Network::new()?;
+    let (_near, mut far) = network.masqueraded()?;
+    network.forget_all()?;
+    expect_reset(&mut far)
+}
+
+#[test]
+fn a_masqueraded_connection_survives_with_insert_when_the_server_speaks_first() -> Result<()> {
+    let network = Network::new()?;
+    let (mut near, mut far) = network.masqueraded()?;
+    let before = network.only(TCP)?;
+    let near_port = near.local_addr()?.port();
+    let outside_port = far.peer_addr()?.port();
+    ensure!(near_port != outside_port && MASQUERADE_PORTS.contains(&outside_port), "the port changes: {outside_port}");
+    assert_eq!(before.original, tuple(TCP, (CONTAINER, near_port), (LAN, LAN_PORT)));
+    assert_eq!(before.reply, tuple(TCP, (LAN, LAN_PORT), (HOST, outside_port)));
+    assert!(before.established_tcp && before.timeout > Duration::from_secs(431_000), "{before:?}");
+
+    network.forget_all()?;
+    assert_eq!(network.insert(&[before])?, 1);
+    assert_eq!(network.only(TCP)?.original, before.original);
+    assert_eq!(network.only(TCP)?.reply, before.reply);
+    assert!(network.line("tcp")?.contains("[ASSURED]"), "a full table spares it: {}", network.line("tcp")?);
+
+    say(&mut far, &mut near, "the server speaks first")?;
+    say(&mut near, &mut far, "the client answers")?;
+    let after = network.only(TCP)?;
+    assert_eq!((after.original, after.reply), (before.original, before.reply));
+    assert!(after.established_tcp, "{after:?}");
+    Ok(())
+}
+
+#[test]
+fn a_published_connection_breaks_without_insert() -> Result<()> {
+    let network = Network::new()?;
+    let (_near, mut far) = network.published()?;
+    network.forget_all()?;
+    expect_reset(&mut far)
+}
+
+#[test]
+fn a_published_connection_survives_with_insert_when_the_container_speaks_first() -> Result<()> {
+    let network = Network::new()?;
+    let (mut near, mut far) = network.published()?;
+    let before = network.only(TCP)?;
+    let client = (LAN, near.local_addr()?.port());
+    assert_eq!(before.original, tuple(TCP, client, (HOST, PUBLISHED_PORT)));
+    assert_eq!(before.reply, tuple(TCP, (CONTAINER, CONTAINER_PORT), client));
+
+    network.forget_all()?;
+    assert_eq!(network.insert(&[before])?, 1);
+    say(&mut far, &mut near, "the container speaks first")?;
+    say(&mut near, &mut far, "the client answers")?;
+    let after = network.only(TCP)?;
+    assert_eq!((after.original, after.reply), (before.original, before.reply));
+    Ok(())
+}
+
+#[test]
+fn much_data_passes_through_an_inserted_entry_and_leaves_it_the_long_timeout() -> Result<()> {
+    const BYTES: usize = 64 << 20;
+    let network = Network::new()?;
+    let (mut near, mut far) = network.masqueraded()?;
+    let before = network.only(TCP)?;
+    network.forget_all()?;
+    network.insert(&[before])?;
+
+    let mut received = vec![0; BYTES];
+    thread::scope(|scope| -> Result<()> {
+        let writer = scope.spawn(|| far.write_all(&vec![7; BYTES]));
+        near.read_exact(&mut received)?;
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+        Ok(())
+    })?;
+    assert!(received.iter().all(|byte| *byte == 7), "the data is as it was sent");
+    say(&mut near, &mut far, "thank you")?;
+    say(&mut far, &mut near, "you are welcome")?;
+    let after = network.only(TCP)?;
+    assert!(after.timeout > Duration::from_secs(431_000), "idle for days is fine: {after:?}");
+    Ok(())
+}
+
+#[test]
+fn a_connection_at_its_end_still_ends_in_order() -> Result<()> {
+    let network = Network::new()?;
+    let (mut near, mut far) = network.masqueraded()?;
+    near.shutdown(std::net::Shutdown::Write)?;
+    assert_eq!(far.read(&mut [0; 16])?, 0, "the end is heard");
+    let before = network.only(TCP)?;
+    assert!(!before.established_tcp, "{before:?}");
+
+    network.forget_all()?;
+    assert_eq!(network.insert(&[before])?, 1);
+    assert!(!network.line("tcp")?.contains("[ASSURED]"), "a full table may drop it: {}", network.line("tcp")?);
+    say(&mut far, &mut near, "the last words")?;
+    drop(far);
+    assert_eq!(near.read(&mut [0; 16])?, 0, "the end is heard");
+    let after = network.only(TCP)?;
+    assert!(!after.established_tcp && after.timeout <= Duration::from_secs(120), "it does not linger: {after:?}");
+    Ok(())
+}
+
+#[test]
+fn a_last_packet_does_not_keep_a_connection_that_ended_for_days() -> Result<()> {
+    let network = Network::new()?;
+    let (mut near, mut far) = network.masqueraded()?;
+    let before = Connection { established_tcp: false, timeout: Duration::from_secs(30), ..network.only(TCP)? };
+    network.forget_all()?;
+    network.insert(&[before])?;
+
+    near.write_all(b"?")?;
+    far.read_exact(&mut [0])?;
+    let after = network.only(TCP)?;
+    assert!(after.timeout <= Duration::from_secs(300), "{after:?}");
+    // And one that goes on is a connection like any other.
+    say(&mut far, &mut near, "but we go on")?;
+    say(&mut near, &mut far, "so we do")?;
+    assert!(network.line("tcp")?.contains("[ASSURED]"), "{}", network.line("tcp")?);
+    assert!(network.only(TCP)?.timeout > Duration::from_secs(431_000));
+    Ok(())
+}
+
+#[test]
+fn a_masqueraded_udp_conversation_survives() -> Result<()> {
+    let network = Network::new()?;
+    let far = network.within("lan", || Ok(UdpSocket::bind((LAN, LAN_PORT))?))?;
+    let near = network.within("container", || Ok(UdpSocket::bind((CONTAINER, 0))?))?;
+    for end in [&near, &far] {
+        end.set_read_timeout(Some(PATIENCE))?;
+    }
+    near.send_to(b"hello", (LAN, LAN_PORT))?;
+    let (_, outside) = far.recv_from(&mut [0; 16])?;
+    let before = network.only(UDP)?;
+    assert_eq!(before.original, tuple(UDP, (CONTAINER, near.local_addr()?.port()), (LAN, LAN_PORT)));
+    assert_eq!(before.reply, tuple(UDP, (LAN, LAN_PORT), (HOST, outside.port())));
+    assert!(!before.established_tcp && before.timeout <= Duration::from_secs(30), "{before:?}");
+
+    network.forget_all()?;
+    assert_eq!(network.insert(&[before])?, 1);
+    far.send_to(b"the far end first", outside)?;
+    let mut heard = [0; 32];
+    let (length, from) = near.recv_from(&mut heard)?;
+    assert_eq!(&heard[..length], b"the far end first");
+    assert_eq!(from, (LAN, LAN_PORT).into());
+    near.send_to(b"again", (LAN, LAN_PORT))?;
+    assert_eq!(far.recv_from(&mut heard)?.1, outside, "the mapping is the same");
+    Ok(())
+}
+
+#[test]
+fn a_masqueraded_udp_conversation_breaks_without_insert() -> Result<()> {
+    let network = Network::new()?;
+    let far = network.within("lan", || Ok(UdpSocket::bind((LAN, LAN_PORT))?))?;
+    let near = network.within("container", || Ok(UdpSocket::bind((CONTAINER, 0))?))?;
+    far.set_read_timeout(Some(PATIENCE))?;
+    near.send_to(b"hello", (LAN, LAN_PORT))?;
+    let (_, outside) = far.recv_from(&mut [0; 16])?;
+    network.forget_all()?;
+    far.connect(outside)?;
+    far.send(b"the far end first")?;
+    let refused = far.recv(&mut [0; 16]);
+    ensure!(refused.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn an_echo_keeps_the_identifier_it_was_given() -> Result<()> {
+    const IDENTIFIER: u16 = 0x1234;
+    let network = Network::new()?;
+    let ping = network.within("container", || {
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
+        Ok(UdpSocket::from(socket))
+    })?;
+    ping.set_read_timeout(Some(PATIENCE))?;
+    let echo = |sequence: u8| -> Result<()> {
+        let request = [8, 0, 0, 0, 0, 0, 0, sequence, b'!'];
+        ping.send_to(&request, (LAN, 0))?;
+        let mut reply = [0; 64];
+        let length = ping.recv(&mut reply)?;
+        ensure!(length == request.len() && reply[0] == 0 && reply[7] == sequence, "{:?}", &reply[..length]);
+        Ok(())
+    };
+    echo(1)?;
+    let seen = network.only(ICMP)?;
+    let inside = seen.original.source_port;
+    assert_eq!(seen.original, tuple(ICMP, (CONTAINER, inside), (LAN, 0)));
+    assert_eq!(seen.reply, tuple(ICMP, (LAN, 0), (HOST, inside)));
+
+    // As if netpath had chosen another identifier outside.
+    ensure!(inside != IDENTIFIER);
+    let reply = tuple(ICMP, (LAN, 0), (HOST, IDENTIFIER));
+    network.forget_all()?;
+    assert_eq!(network.insert(&[Connection { reply, ..seen }])?, 1);
+    assert_eq!(network.only(ICMP)?.reply, reply);
+    echo(2)?;
+    assert_eq!(network.only(ICMP)?.reply, reply, "the packets used the entry");
+    assert!(network.only(ICMP)?.timeout <= Duration::from_secs(30));
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_the_kernel_has_counts_as_present_and_is_brought_up_to_date() -> Result<()> {
+    let network = Network::new()?;
+    let known = Connection { timeout: Duration::from_secs(40), established_tcp: false, ..many(1)[0] };
+    assert_eq!(network.insert(&[known])?, 1);
+    let newer = Connection { timeout: Duration::from_secs(4000), established_tcp: true, ..known };
+    assert_eq!(network.insert(&[newer])?, 1);
+    let now = network.only(TCP)?;
+    assert_eq!((now.original, now.reply), (known.original, known.reply));
+    assert!(now.timeout > Duration::from_secs(3900), "{now:?}");
+    assert!(network.line("tcp")?.contains("[ASSURED]"), "{}", network.line("tcp")?);
+    Ok(())
+}
+
+#[test]
+fn the_translation_given_replaces_the_one_that_the_kernel_made_up() -> Result<()> {
+    let network = Network::new()?;
+    let (mut near, mut far) = network.masqueraded()?;
+    let right = network.only(TCP)?;
+    network.forget_all()?;
+    // A packet from the container before the entry is back: the kernel takes it for a new connection.
+    let stale = Connection { reply: Tuple { destination_port: 61_999, ..right.reply }, ..right };
+    network.insert(&[stale])?;
+    assert_eq!(network.insert(&[right])?, 1);
+    assert_eq!(network.only(TCP)?.reply, right.reply);
+    say(&mut far, &mut near, "still here")?;
+    say(&mut near, &mut far, "me too")
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_and_left_out_of_the_count() -> Result<()> {
+    let network = Network::new()?;
+    let owner = many(2)[0];
+    assert_eq!(network.insert(&[owner])?, 1);
+    let mut original = owner.original;
+    original.source_port += 1;
+    let clash = Connection { original, ..owner };
+    assert_eq!(network.insert(&[clash, many(3)[2]])?, 1);
+    let error = network.insert(&[clash]).expect_err("the port is taken");
+    assert!(error.to_string().contains("belong to another connection"), "{error:#}");
+    let reply_of_owner = network.dump()?.into_iter().find(|entry| entry.original == owner.original);
+    assert_eq!(reply_of_owner.context("the owner stays")?.reply, owner.reply);
+    Ok(())
+}
+
+#[test]
+fn a_clash_never_ends_in_a_translation_that_was_not_asked_for() -> Result<()> {
+    let network = Network::new()?;
+    let client = (LAN, 5555);
+    let published = Connection {
+        original: tuple(TCP, client, (HOST, PUBLISHED_PORT)),
+        reply: tuple(TCP, (CONTAINER, CONTAINER_PORT), client),
+        timeout: Duration::from_secs(600),
+        established_tcp: true,
+    };
+    let direct = Connection { original: published.reply.reversed(), ..published };
+    assert_eq!(network.insert(&[direct])?, 1);
+    network.insert(&[published]).expect_err("another connection has the container's side");
+    assert_eq!(network.dump()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn without_the_capability_the_error_says_so() -> Result<()> {
+    let network = Network::new()?;
+    let (dumped, inserted) = network.within("host", || {
+        // Capabilities belong to a thread. libc's function would take them from all threads; the system call does not.
+        // SAFETY: it takes three numbers and no memory, and the thread ends with this closure.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+        ensure!(result == 0, "setresuid: {}", std::io::Error::last_os_error());
+        Ok((kernel_conntrack::dump(), kernel_conntrack::insert(&many(300))))
+    })?;
+    for error in [dumped.expect_err("not allowed").to_string(), inserted.expect_err("not allowed").to_string()] {
+        assert!(error.contains("CAP_NET_ADMIN"), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hundred_thousand_connections_take_seconds() -> Result<()> {
+    const COUNT: u32 = 100_000;
+    let network = Network::new()?;
+    let connections = many(COUNT);
+
+    let started = Instant::now();
+    assert_eq!(network.insert(&connections)?, connections.len());
+    let inserting = started.elapsed();
+    let started = Instant::now();
+    let dumped = network.dump()?;
+    let dumping = started.elapsed();
+    let started = Instant::now();
+    assert_eq!(network.insert(&connections)?, connections.len());
+    let again = started.elapsed();
+    eprintln!("{COUNT} connections: insert {inserting:?}, dump {dumping:?}, insert again {again:?}");
+
+    let pairs =
+        |list: &[Connection]| -> HashSet<_> { list.iter().map(|entry| (entry.original, entry.reply)).collect() };
+    assert_eq!(pairs(&dumped), pairs(&connections));
+    assert_eq!(network.dump()?.len(), connections.len());
+    assert!(inserting + dumping + again < Duration::from_secs(30), "seconds, on the slowest of machines");
+    Ok(())
+}
