@@ -3,6 +3,7 @@
 //! The programs are a workspace member but not a dependency: cargo has no way to say "that binary, for that other target". So a second cargo
 //! runs inside this one, with its own target directory, which stays between builds.
 
+#[expect(dead_code, reason = "only xtask installs and lints")]
 mod toolchain;
 
 use std::error::Error;
@@ -36,7 +37,8 @@ fn build() -> Result<(), Box<dyn Error>> {
         Some(prebuilt) => PathBuf::from(prebuilt),
         None => compile(&workspace, &out.join("bpf"))?,
     };
-    fs::copy(&object, out.join("netpath-ebpf")).map_err(|error| format!("copying the eBPF object {}: {error}", object.display()))?;
+    fs::copy(&object, out.join("netpath-ebpf"))
+        .map_err(|error| format!("copying the eBPF object {}: {error}", object.display()))?;
     Ok(())
 }
 
@@ -47,7 +49,10 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<PathBuf, Box<dyn Error
     }
     let toolchain = toolchain::find(&toolchain::Machine::here())?;
     let mut cargo = toolchain.cargo("build", &variable("CARGO_CFG_TARGET_ARCH")?);
-    cargo.args(["--quiet", "--package", "netpath-ebpf", "--bin", "netpath-ebpf", "--locked"]).arg("--target-dir").arg(target_dir);
+    cargo
+        .args(["--quiet", "--package", "netpath-ebpf", "--bin", "netpath-ebpf", "--locked"])
+        .arg("--target-dir")
+        .arg(target_dir);
     if env::var_os("CARGO_FEATURE_TRACE").is_some() {
         cargo.args(["--features", "trace"]);
     }

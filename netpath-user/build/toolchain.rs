@@ -186,10 +186,11 @@ impl Compiler {
         let field = |name| text.lines().find_map(|line: &str| line.strip_prefix(name));
         let minor = field("release: 1.")?.split('.').next()?.parse().ok()?;
         let llvm_major = field("LLVM version: ").and_then(|version| version.split('.').next()?.parse().ok());
-        Some(Version { minor, llvm_major })
+        Some(Version { minor, llvm_major, host: field("host: ")?.to_owned() })
     }
 
-    fn sysroot(&self) -> Option<PathBuf> {
+    /// The directory of its libraries.
+    pub(crate) fn sysroot(&self) -> Option<PathBuf> {
         answer(self.bare(&self.rustc).args(["--print", "sysroot"])).map(PathBuf::from)
     }
 
@@ -203,12 +204,14 @@ impl Compiler {
 }
 
 /// What `rustc -vV` says, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     /// 95 in 1.95.0.
     pub(crate) minor: u32,
     /// 22 in 22.1.8. bpf-linker must be built with this LLVM or a newer one.
     pub(crate) llvm_major: Option<u32>,
+    /// The machine that it runs on, such as x86_64-unknown-linux-gnu.
+    pub(crate) host: String,
 }
 
 impl Toolchain {

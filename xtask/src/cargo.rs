@@ -20,7 +20,8 @@ pub(crate) fn workspace() -> PathBuf {
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
-        let ours = name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        let ours =
+            name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
         if ours || name == "LD_LIBRARY_PATH" {
             command.env_remove(name);
         }
@@ -61,6 +62,9 @@ impl Metadata {
     /// The names of a package's integration tests, in order.
     pub(crate) fn tests_of(&self, package: &str) -> Vec<&str> {
         let targets = self.packages.iter().filter(|found| found.name == package).flat_map(|found| &found.targets);
-        targets.filter(|target| target.kind.iter().any(|kind| kind == "test")).map(|target| target.name.as_str()).collect()
+        targets
+            .filter(|target| target.kind.iter().any(|kind| kind == "test"))
+            .map(|target| target.name.as_str())
+            .collect()
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::cargo::{Metadata, cargo, workspace};
 use crate::toolchain::{self, Compiler, Machine};
@@ -38,10 +38,10 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
 pub(crate) fn fuzz(seconds: u32) -> Result<()> {
     let program = build()?;
     let fuzz = workspace().join("fuzz");
-    let corpus = directory(&fuzz.join("corpus").join(TARGET))?;
-    let artifacts = directory(&fuzz.join("artifacts").join(TARGET))?;
+    let corpus = directory(fuzz.join("corpus").join(TARGET))?;
+    let artifacts = directory(fuzz.join("artifacts").join(TARGET))?;
     let mut run = Command::new(program);
-    run.arg(corpus).arg(directory(&fuzz.join("regressions").join(TARGET))?);
+    run.arg(corpus).arg(directory(fuzz.join("regressions").join(TARGET))?);
     run.arg(format!("-artifact_prefix={}/", artifacts.display()));
     run.args([&format!("-max_total_time={seconds}"), "-max_len=2048", "-timeout=10", "-print_final_stats=1"]);
     process::run(&mut run).with_context(|| {
@@ -94,7 +94,7 @@ fn has_address_sanitizer(compiler: &Compiler, host: &str) -> bool {
     files.flatten().any(|file| file.file_name().to_string_lossy().ends_with("_rt.asan.a"))
 }
 
-fn directory(path: &Path) -> Result<&Path> {
-    fs::create_dir_all(path).with_context(|| format!("making the directory {}", path.display()))?;
+fn directory(path: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&path).with_context(|| format!("making the directory {}", path.display()))?;
     Ok(path)
 }

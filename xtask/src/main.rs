@@ -8,8 +8,10 @@ mod lab;
 mod process;
 mod run;
 mod setup;
+mod tally;
 mod test;
 /// Shared with the build script of netpath-user, which can't have dependencies.
+#[expect(dead_code, reason = "only the build script builds the programs")]
 #[path = "../../netpath-user/build/toolchain.rs"]
 mod toolchain;
 

@@ -55,7 +55,10 @@ pub(crate) fn privileged(command: Command) -> Result<Command> {
         return Ok(command);
     }
     if !succeeds(&mut words("sudo -V")) {
-        bail!("`{}` must run as root and there is no sudo here: run this verb as root, or that command yourself", line(&command));
+        bail!(
+            "`{}` must run as root and there is no sudo here: run this verb as root, or that command yourself",
+            line(&command)
+        );
     }
     let mut sudo = Command::new("sudo");
     for (name, value) in command.get_envs() {
@@ -85,12 +88,19 @@ fn check(command: &Command, status: ExitStatus, messages: &str) -> Result<()> {
 
 fn not_started(command: &Command) -> String {
     let missing = std::io::Error::from(ErrorKind::NotFound);
-    format!("`{}` could not be started (if this says \"{missing}\", `cargo xtask setup --tests` installs it)", line(command))
+    format!(
+        "`{}` could not be started (if this says \"{missing}\", `cargo xtask setup --tests` installs it)",
+        line(command)
+    )
 }
 
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]

@@ -4,16 +4,16 @@
 //! test programs run through sudo, and everything is built as the user.
 
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::build::{Profile, build};
 use crate::cargo::{Metadata, cargo};
+use crate::tally::Tally;
 use crate::{fuzz, process, setup};
 
 /// Arguments of `cargo xtask test`.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Arguments {
     /// Leave out fuzzing and the system tier.
     #[arg(long)]
@@ -32,22 +32,22 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     setup::ensure(setup::Need::Tests)?;
     let filter = arguments.filter.as_deref();
     let mut tally = Tally::default();
-    tally.tier("host tier: the logic, without privileges", || {
+    tally.step("host tier: the logic, without privileges", || {
         let mut test = cargo("test");
         test.args(["--package", "netpath-common", "--package", "netpath-user", "--package", "xtask"]).args(filter);
         process::run(&mut test)
     });
     if !arguments.quick && filter.is_none() {
-        tally.tier(&format!("fuzz tier: the packet path, {FUZZ_SECONDS} seconds"), || fuzz::fuzz(FUZZ_SECONDS));
+        tally.step(&format!("fuzz tier: the packet path, {FUZZ_SECONDS} seconds"), || fuzz::fuzz(FUZZ_SECONDS));
     }
     let metadata = Metadata::read()?;
     let mut tiers = metadata.tests_of("netpath-tests");
     tiers.retain(|tier| !(arguments.quick && *tier == SYSTEM));
     tiers.sort_by_key(|tier| *tier == SYSTEM);
     for tier in tiers {
-        tally.tier(&format!("{tier} tier: in this kernel"), || in_kernel(tier, filter));
+        tally.step(&format!("{tier} tier: in this kernel"), || in_kernel(tier, filter));
     }
-    tally.close()
+    tally.close("all tiers")
 }
 
 /// One test program of netpath-tests, as root.
@@ -64,37 +64,4 @@ fn in_kernel(tier: &str, filter: Option<&str>) -> Result<()> {
         test.arg("--config").arg(format!("target.'cfg(unix)'.runner={}", serde_json::to_string(&words)?));
     }
     process::run(&mut test)
-}
-
-/// How the tiers went.
-#[derive(Default)]
-struct Tally {
-    passed: Vec<String>,
-    failed: Vec<String>,
-}
-
-impl Tally {
-    fn tier(&mut self, headline: &str, run: impl FnOnce() -> Result<()>) {
-        let name = headline.split(':').next().unwrap_or(headline).to_owned();
-        println!("\n== {headline}");
-        let start = Instant::now();
-        match run() {
-            Ok(()) => {
-                println!("== {name}: passed in {} s", start.elapsed().as_secs());
-                self.passed.push(name);
-            }
-            Err(error) => {
-                println!("== {name}: FAILED after {} s: {error:#}", start.elapsed().as_secs());
-                self.failed.push(name);
-            }
-        }
-    }
-
-    fn close(self) -> Result<()> {
-        println!("\n== all tiers: {} passed, {} failed", self.passed.len(), self.failed.len());
-        if !self.failed.is_empty() {
-            bail!("failed: {}", self.failed.join(", "));
-        }
-        Ok(())
-    }
 }

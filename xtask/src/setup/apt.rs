@@ -42,11 +42,15 @@ impl Apt {
         }
         let install = format!("apt-get install -y {}", packages.join(" "));
         if !self.present {
-            bail!("this machine has no apt; install the counterparts of these packages by hand: {}", packages.join(" "));
+            bail!(
+                "this machine has no apt; install the counterparts of these packages by hand: {}",
+                packages.join(" ")
+            );
         }
         self.update()?;
         steps.doing(&install);
-        let quiet_services = packages.iter().any(|package| package == "docker.io") && Path::new("/run/systemd/system").exists();
+        let quiet_services =
+            packages.iter().any(|package| package == "docker.io") && Path::new("/run/systemd/system").exists();
         if quiet_services {
             systemctl("mask --runtime docker.service docker.socket")?;
         }

@@ -23,7 +23,11 @@ const SYSTEM_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 pub(super) fn ensure(machine: &Machine, apt: &mut Apt, steps: &mut Steps) -> Result<Compiler> {
     let missing = match toolchain::find_compiler(machine) {
         Ok(compiler) => {
-            steps.found(&format!("compiler with the source of core: {} ({})", compiler.rustc.display(), compiler.origin));
+            steps.found(&format!(
+                "compiler with the source of core: {} ({})",
+                compiler.rustc.display(),
+                compiler.origin
+            ));
             return Ok(compiler);
         }
         Err(wrong) => wrong,
@@ -61,7 +65,9 @@ fn add_source_by_rustup(machine: &Machine, steps: &mut Steps) {
     }
     for toolchain in env::var("RUSTUP_TOOLCHAIN").into_iter().chain(["nightly".to_owned()]) {
         let mut add = command("timeout", [RUSTUP_TIMEOUT_S]);
-        add.arg(&rustup).args(["component", "add", "rust-src", "--toolchain", &toolchain]).env("RUSTUP_AUTO_INSTALL", "0");
+        add.arg(&rustup)
+            .args(["component", "add", "rust-src", "--toolchain", &toolchain])
+            .env("RUSTUP_AUTO_INSTALL", "0");
         steps.doing(&process::line(&add));
         match process::read(&mut add) {
             Ok(_) if toolchain::find_compiler(machine).is_ok() => return,
@@ -72,12 +78,16 @@ fn add_source_by_rustup(machine: &Machine, steps: &mut Steps) {
 }
 
 fn server_is_reachable() -> bool {
-    let proxied = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"].iter().any(|name| env::var_os(name).is_some());
+    let proxied =
+        ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"].iter().any(|name| env::var_os(name).is_some());
     let server = env::var("RUSTUP_DIST_SERVER").unwrap_or_else(|_| "https://static.rust-lang.org".to_owned());
     let host = server.split("://").nth(1).unwrap_or(&server).split('/').next().unwrap_or_default();
     let address = if host.contains(':') { host.to_owned() } else { format!("{host}:443") };
     // A proxy knows more ways out than we can try.
-    proxied || address.to_socket_addrs().is_ok_and(|mut all| all.any(|one| TcpStream::connect_timeout(&one, CONNECT_TIMEOUT).is_ok()))
+    proxied
+        || address
+            .to_socket_addrs()
+            .is_ok_and(|mut all| all.any(|one| TcpStream::connect_timeout(&one, CONNECT_TIMEOUT).is_ok()))
 }
 
 fn instructions(missing: &[String]) -> String {

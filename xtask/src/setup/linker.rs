@@ -18,7 +18,8 @@ const LLVM_MAJORS: [u32; 3] = [22, 23, 21];
 pub(super) fn ensure(machine: &Machine, compiler: &Compiler, apt: &mut Apt, steps: &mut Steps) -> Result<()> {
     if let Some(linker) = machine.program("bpf-linker") {
         let version = process::read(&mut process::command(&linker, ["--version"]));
-        let version = version.with_context(|| format!("{} does not work; remove it and set up again", linker.display()))?;
+        let version =
+            version.with_context(|| format!("{} does not work; remove it and set up again", linker.display()))?;
         steps.found(&format!("{}: {}", version.trim(), linker.display()));
         return Ok(());
     }
@@ -33,13 +34,25 @@ pub(super) fn ensure(machine: &Machine, compiler: &Compiler, apt: &mut Apt, step
     }
     // Not the workspace's cargo: `cargo install` takes the directory of that for its own.
     let mut cargo = crate::cargo::cargo("install");
-    cargo.current_dir("/").args(["bpf-linker", "--version", VERSION, "--locked", "--no-default-features", "--features"]);
-    cargo.arg(format!("llvm-{llvm}")).env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}")).env_remove("CARGO_TARGET_DIR");
+    cargo.current_dir("/").args([
+        "bpf-linker",
+        "--version",
+        VERSION,
+        "--locked",
+        "--no-default-features",
+        "--features",
+    ]);
+    cargo
+        .arg(format!("llvm-{llvm}"))
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"))
+        .env_remove("CARGO_TARGET_DIR");
     steps.doing(&format!("LLVM_PREFIX=/usr/lib/llvm-{llvm} {} (a minute or two)", process::line(&cargo)));
     process::run(&mut cargo)?;
     match machine.program("bpf-linker") {
         Some(_) => Ok(()),
-        None => bail!("bpf-linker was installed, but neither PATH nor cargo's bin directory has it; is CARGO_INSTALL_ROOT set?"),
+        None => bail!(
+            "bpf-linker was installed, but neither PATH nor cargo's bin directory has it; is CARGO_INSTALL_ROOT set?"
+        ),
     }
 }
 

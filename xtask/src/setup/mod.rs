@@ -5,13 +5,16 @@
 
 mod apt;
 mod compiler;
+mod deny;
 mod linker;
 mod tools;
 
 use anyhow::Result;
 
+pub(crate) use self::tools::find as find_tool;
+
+use self::apt::Apt;
 use crate::toolchain::Machine;
-use apt::Apt;
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -28,7 +31,7 @@ pub(crate) enum Need {
     Build,
     /// To build it and to run the lab or the tests.
     Tests,
-    /// All that, and the lints of the eBPF programs.
+    /// All that, and to lint the eBPF programs and the dependencies.
     Checks,
 }
 
@@ -52,6 +55,15 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     set_up(need, &mut Steps { talk: Talk::Changes, done: 0 })
 }
 
+/// Makes sure of a C++ compiler: libFuzzer is written in C++.
+pub(crate) fn ensure_cpp() -> Result<()> {
+    let mut steps = Steps { talk: Talk::Changes, done: 0 };
+    if Machine::here().program("c++").is_none() {
+        Apt::find().install(&["g++".to_owned()], &mut steps)?;
+    }
+    Ok(())
+}
+
 fn set_up(need: Need, steps: &mut Steps) -> Result<()> {
     let machine = Machine::here();
     let mut apt = Apt::find();
@@ -59,6 +71,7 @@ fn set_up(need: Need, steps: &mut Steps) -> Result<()> {
     linker::ensure(&machine, &compiler, &mut apt, steps)?;
     if need == Need::Checks {
         compiler::ensure_clippy(&compiler, &mut apt, steps)?;
+        deny::ensure(&machine, steps)?;
     }
     if need != Need::Build {
         tools::ensure(&mut apt, steps)?;

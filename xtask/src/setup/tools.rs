@@ -18,7 +18,7 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool { program: "dockerd", packages: &["docker.io"] },
     // Newer releases part the client from the daemon.
     Tool { program: "docker", packages: &["docker-cli", "docker.io"] },
@@ -33,6 +33,8 @@ const TOOLS: [Tool; 14] = [
     Tool { program: "socat", packages: &["socat"] },
     Tool { program: "bpftool", packages: &["bpftool", "linux-tools-generic"] },
     Tool { program: "tcpdump", packages: &["tcpdump"] },
+    // libFuzzer is C++.
+    Tool { program: "c++", packages: &["g++"] },
     Tool { program: "nsenter", packages: &["util-linux"] },
 ];
 
@@ -58,7 +60,10 @@ pub(super) fn ensure(apt: &mut Apt, steps: &mut Steps) -> Result<()> {
         [] => Ok(()),
         left => bail!(
             "still missing after the installation: {}",
-            left.iter().map(|tool| format!("{} (package {})", tool.program, tool.packages.join(" or "))).collect::<Vec<_>>().join(", ")
+            left.iter()
+                .map(|tool| format!("{} (package {})", tool.program, tool.packages.join(" or ")))
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
     }
 }
@@ -69,7 +74,10 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 fn missing(root: &Path) -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| find_under(root, tool.program).is_none_or(|file| tool.program == BUSYBOX && !is_static(&file))).collect()
+    TOOLS
+        .iter()
+        .filter(|tool| find_under(root, tool.program).is_none_or(|file| tool.program == BUSYBOX && !is_static(&file)))
+        .collect()
 }
 
 fn find_under(root: &Path, program: &str) -> Option<PathBuf> {
@@ -116,7 +124,8 @@ mod tests {
     #[test]
     fn a_tool_is_found_in_any_of_the_system_directories() {
         let root = tempfile::tempdir().unwrap();
-        for (tool, dir) in TOOLS.iter().zip(["usr/sbin", "sbin", "usr/bin", "bin", "usr/local/bin"].into_iter().cycle()) {
+        for (tool, dir) in TOOLS.iter().zip(["usr/sbin", "sbin", "usr/bin", "bin", "usr/local/bin"].into_iter().cycle())
+        {
             install(root.path(), &format!("{dir}/{}", tool.program), "program");
         }
         assert!(missing(root.path()).is_empty());
