@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::state::{Process, State};
@@ -65,6 +66,7 @@ fn end(processes: &[Process]) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < GRACE {
             if !processes.iter().any(|process| process.is_alive()) {
+                bury(processes);
                 return Ok(());
             }
             sleep(Duration::from_millis(50));
@@ -72,6 +74,13 @@ fn end(processes: &[Process]) -> Result<()> {
     }
     let left = processes.iter().filter(|process| process.is_alive()).map(|process| process.pid.to_string());
     bail!("these don't end: {}", left.collect::<Vec<_>>().join(", "))
+}
+
+/// Takes those that we started ourselves out of the process table.
+fn bury(processes: &[Process]) {
+    for process in processes {
+        waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG)).ok();
+    }
 }
 
 fn delete_namespaces(state: &State) -> Result<()> {

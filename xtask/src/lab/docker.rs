@@ -22,7 +22,8 @@ pub(crate) const PID_FILE: &str = "/run/netpath-lab/docker.pid";
 const IMAGE: &str = "netpath-lab";
 
 /// What the server container runs: a page that tells who asked, and the same over UDP.
-const WEB: &str = r"socat UDP4-RECVFROM:5353,fork SYSTEM:'echo $SOCAT_PEERADDR' & exec httpd -f -p 0.0.0.0:80 -h /www";
+const WEB: &str =
+    r"socat UDP4-RECVFROM:5353,fork SYSTEM:'read ask; echo $SOCAT_PEERADDR' & exec httpd -f -p 0.0.0.0:80 -h /www";
 
 /// The lab's dockerd.
 pub(crate) struct Docker;
@@ -30,9 +31,23 @@ pub(crate) struct Docker;
 impl Docker {
     /// Starts it in `host` and waits until it answers.
     pub(crate) fn start(interrupt: &Interrupt) -> Result<Self> {
+        let settings = Path::new(DIRECTORY).join("dockerd.json");
+        fs::write(&settings, "{}").with_context(|| format!("writing {}", settings.display()))?;
         let mut dockerd = Command::new("dockerd");
         // A storage driver that works on every file system: the one image is small.
-        dockerd.args(["--storage-driver", "vfs", "--pidfile", PID_FILE, "--host", HOST, "--config-file", "/dev/null"]);
+        dockerd
+            .args([
+                "--log-level",
+                "warn",
+                "--storage-driver",
+                "vfs",
+                "--pidfile",
+                PID_FILE,
+                "--host",
+                HOST,
+                "--config-file",
+            ])
+            .arg(settings);
         for (option, directory) in [("--data-root", "data"), ("--exec-root", "exec")] {
             dockerd.arg(option).arg(Path::new(DIRECTORY).join(directory));
         }

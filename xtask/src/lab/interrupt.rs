@@ -1,55 +1,60 @@
 //! Ctrl-C and SIGTERM as something to ask about, so that the lab is always taken away in order.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::os::fd::AsFd as _;
+use nix::libc::c_int;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// The signals that end the lab, blocked and waiting to be asked for. Programs that are started get a clean mask from the standard library.
-pub(crate) struct Interrupt {
-    signals: SignalFd,
-}
+static CAME: AtomicBool = AtomicBool::new(false);
+
+/// How often it is asked for.
+const STEP: Duration = Duration::from_millis(100);
+
+/// The signals that end the lab. They are caught and not blocked, because programs that we start would inherit the blocking.
+pub(crate) struct Interrupt;
 
 impl Interrupt {
-    /// Blocks the signals, from here on.
+    /// Catches the signals, from here on.
     pub(crate) fn catch() -> Result<Self> {
-        let set = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-        set.thread_block().context("blocking SIGINT, SIGTERM and SIGHUP")?;
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
-        Ok(Self { signals: signals.context("a descriptor for signals")? })
+        let note = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            // SAFETY: the handler only stores to an atomic, which is allowed at any moment, and lives as long as the program.
+            unsafe { sigaction(signal, &note) }.with_context(|| format!("catching {signal}"))?;
+        }
+        Ok(Self)
     }
 
-    /// Whether one has come. It is left there for others to see.
+    /// Whether one has come.
     pub(crate) fn came(&self) -> bool {
-        self.poll(PollTimeout::ZERO)
+        CAME.load(Ordering::Relaxed)
     }
 
     /// Waits for one.
-    pub(crate) fn wait(&self) -> Result<()> {
-        while !self.poll(PollTimeout::NONE) {}
-        Ok(())
+    pub(crate) fn wait(&self) {
+        while !self.came() {
+            sleep(STEP);
+        }
     }
 
     /// Asks again and again, until `ready` or the time is over or we are interrupted.
     pub(crate) fn until(&self, what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
-        const STEP_MS: u16 = 100;
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while !ready()? {
-            if self.poll(PollTimeout::from(STEP_MS)) {
+            if self.came() {
                 bail!("interrupted while waiting for {what}");
             }
             if start.elapsed() > limit {
                 bail!("{what} did not come within {} s", limit.as_secs());
             }
+            sleep(STEP);
         }
         Ok(())
     }
+}
 
-    fn poll(&self, timeout: PollTimeout) -> bool {
-        let mut descriptors = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0)
-    }
+extern "C" fn note(_signal: c_int) {
+    CAME.store(true, Ordering::Relaxed);
 }

@@ -60,8 +60,7 @@ pub(crate) fn main(plan: &Plan) -> Result<()> {
     let interrupt = Interrupt::catch()?;
     let mut state = State::claim()?;
     let shown = show(plan, &mut state, &interrupt);
-    if let Err(error) = &shown {
-        eprintln!("\nxtask: the lab failed: {error:#}");
+    if shown.is_err() {
         logs();
     }
     println!("\nlab: taking everything away that was made");
@@ -92,7 +91,7 @@ fn show(plan: &Plan, state: &mut State, interrupt: &Interrupt) -> Result<()> {
     passed?;
     if plan.stay == Stay::UntilInterrupted {
         hints(daemon.as_ref());
-        interrupt.wait()?;
+        interrupt.wait();
     }
     Ok(())
 }

@@ -15,14 +15,16 @@ use crate::process::{self, command};
 pub(crate) fn serve(interrupt: &Interrupt) -> Result<()> {
     let mut http = command("busybox", ["httpd", "-f", "-p", "0.0.0.0:8000", "-h"]);
     http.arg(image::www());
-    let udp = command("socat", ["UDP4-RECVFROM:9000,fork", "SYSTEM:echo $SOCAT_PEERADDR"]);
+    // Bound to an address, because a datagram socket that isn't answers from the one on the wire.
+    let listen = format!("UDP4-RECVFROM:9000,bind={WORLD},fork");
+    let udp = command("socat", [&listen, "SYSTEM:read ask; echo $SOCAT_PEERADDR"]);
     for (name, server) in [("lan-http", http), ("lan-udp", udp)] {
         let mut running = daemon::spawn(name, inside("lan", &server))?;
         daemon::still_running(name, &mut running)?;
     }
     interrupt.until("the servers in `lan`", Duration::from_secs(10), || {
         Ok(ask(inside("lan", &sh(&http_get(LAN, 8000)))).is_ok()
-            && ask(inside("lan", &sh(&udp_ask(LAN, 9000)))).is_ok())
+            && ask(inside("lan", &sh(&udp_ask(WORLD, 9000)))).is_ok())
     })
 }
 
@@ -78,12 +80,12 @@ fn ways(docker: &Docker, web: &str, client: &str) -> [Way; 7] {
 }
 
 fn http_get(address: &str, port: u16) -> String {
-    // BusyBox's by name: in the namespaces of the machine there may be another wget.
-    format!("busybox wget -q -T 5 -O - http://{address}:{port}/cgi-bin/who")
+    // BusyBox's by name: outside the containers there may be another wget. Its own -T ends in a crash where it is linked with glibc.
+    format!("busybox timeout 6 busybox wget -q -O - http://{address}:{port}/cgi-bin/who")
 }
 
 fn udp_ask(address: &str, port: u16) -> String {
-    format!("echo who | socat -T 2 -t 2 - UDP4:{address}:{port}")
+    format!("echo who | socat -T 2 -t 1 - UDP4:{address}:{port}")
 }
 
 fn sh(line: &str) -> Command {
