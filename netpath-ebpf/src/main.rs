@@ -5,6 +5,7 @@
 //! `TC_ACT_*` and `XDP_*`. Unsafe code lives in the first three.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the attribute macros drop the doc comments of the entry points")]
 
 mod collect;
 mod kernel;
@@ -26,7 +27,7 @@ use crate::{
 
 /// XDP on an uplink: early drops.
 #[xdp(frags)]
-pub fn np_xdp_uplink(context: XdpContext) -> u32 {
+fn np_xdp_uplink(context: XdpContext) -> u32 {
     let packet = XdpPacket::new(&context);
     let fate = early(&packet, &KernelTables::new(context.ctx.cast()));
     verdict::xdp(fate)
@@ -34,7 +35,7 @@ pub fn np_xdp_uplink(context: XdpContext) -> u32 {
 
 /// tc ingress on an uplink: packets from the wire.
 #[classifier]
-pub fn np_uplink(context: TcContext) -> i32 {
+fn np_uplink(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(&context);
     if !packet.is_ours() {
         return verdict::not_ours(&packet);
@@ -46,7 +47,7 @@ pub fn np_uplink(context: TcContext) -> i32 {
 
 /// tc ingress on the host side of a container's veth: packets from the container.
 #[classifier]
-pub fn np_container(context: TcContext) -> i32 {
+fn np_container(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(&context);
     if !packet.is_ours() {
         return verdict::not_ours(&packet);
@@ -58,7 +59,7 @@ pub fn np_container(context: TcContext) -> i32 {
 
 /// tc egress on a bridge: packets from the host to its containers.
 #[classifier]
-pub fn np_bridge(context: TcContext) -> i32 {
+fn np_bridge(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(&context);
     if !packet.is_ours() {
         return verdict::not_ours(&packet);
@@ -70,7 +71,7 @@ pub fn np_bridge(context: TcContext) -> i32 {
 
 /// Never attached: deletes the expired flows among the keys that userspace hands it as packet data.
 #[classifier]
-pub fn np_collect(context: TcContext) -> i32 {
+fn np_collect(context: TcContext) -> i32 {
     collect::collect(&context)
 }
 

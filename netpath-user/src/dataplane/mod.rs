@@ -1,11 +1,29 @@
 //! The dataplane as userspace sees it: the eBPF object, its maps, its links and their pins.
 //!
 //! The only module that imports aya. [`Dataplane`] is what the daemon drives; [`Kernel`] is the real one, [`fake`] one
-//! for tests. [`Pins`] is the read-only view that the command line uses, with or without a daemon.
+//! for tests. [`Pins`] is the read-only view that the command line uses, with or without a daemon. Everything in the
+//! kernel hangs on pins below one directory, so it outlives the daemon, and [`detach`] finds all of it.
 
-use crate::desired::model::{Change, State};
+use std::path::PathBuf;
 
+pub use self::{
+    detach::{Detached, detach},
+    kernel::{Collected, HandoverFlow, Kernel},
+    pins::{Pins, PinsError},
+};
+use crate::desired::model::{Change, Hook, State};
+
+mod attach;
+mod bpf;
+
+pub mod detach;
 pub mod fake;
+mod hops;
+mod interface;
+mod kernel;
+mod layout;
+mod load;
+pub mod pins;
 
 /// What the daemon drives: the state that is there, and the one way to change it.
 pub trait Dataplane {
@@ -18,4 +36,56 @@ pub trait Dataplane {
     ///
     /// When the kernel refuses; says which object it refused. The change may be tried again.
     fn apply(&mut self, change: &Change) -> anyhow::Result<()>;
+}
+
+/// How the XDP program is attached to uplinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum XdpChoice {
+    /// In the driver where it takes the program and nothing is lost by it, else not at all.
+    Auto,
+    /// In the driver.
+    Native,
+    /// Behind the driver, on finished socket buffers.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// How the tc programs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TcChoice {
+    /// tcx on kernels from 6.6 on, else clsact.
+    Auto,
+    /// tcx links.
+    Tcx,
+    /// A clsact qdisc with filters.
+    Clsact,
+}
+
+/// How the dataplane is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where maps and links are pinned; on a BPF file system, which is mounted if there is none.
+    pub pin_dir: PathBuf,
+    /// XDP mode on uplinks.
+    pub xdp: XdpChoice,
+    /// tc mechanism.
+    pub tc: TcChoice,
+    /// How many flows the table holds. Adopted maps keep their size.
+    pub flows_max: u32,
+    /// First and last port of the range that is searched when a flow's own port is taken.
+    pub port_range: (u16, u16),
+}
+
+/// One program that is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachmentReport {
+    /// The interface.
+    pub ifindex: u32,
+    /// The program.
+    pub hook: Hook,
+    /// `tcx`, `clsact` or `xdp`.
+    pub mechanism: &'static str,
+    /// `native` or `generic`, for XDP.
+    pub xdp_mode: Option<&'static str>,
 }

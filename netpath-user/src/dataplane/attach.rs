@@ -1,0 +1,273 @@
+//! Attaches programs to interfaces, adopts what is attached, detaches.
+//!
+//! A link is pinned as soon as it is made; from then on the pin keeps it alive, not the daemon. Adopting swaps the
+//! program of a pinned link in place (`BPF_LINK_UPDATE`): no packet sees a moment without one.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+        xdp::XdpLink,
+    },
+    util::KernelVersion,
+};
+use netpath_common::abi::names::program;
+
+use super::{
+    AttachmentReport, TcChoice, XdpChoice, bpf, interface,
+    layout::{Layout, LinkPin, Mechanism},
+};
+use crate::desired::model::{Attachment, Hook};
+
+/// Place of our clsact filters among others: early, and ours to recognise.
+const FILTER_PRIORITY: u16 = 10;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0x6e70);
+
+/// Attached programs.
+pub(super) struct Links {
+    layout: Layout,
+    xdp: XdpChoice,
+    tc: Mechanism,
+    pins: Vec<LinkPin>,
+}
+
+impl Links {
+    /// Loads the programs and takes over every link that is pinned; pins of interfaces that are gone are removed.
+    pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
+        for name in [program::UPLINK, program::CONTAINER, program::BRIDGE, program::COLLECT] {
+            classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
+        }
+        xdp_program(ebpf)?.load().context("the kernel refused the XDP program")?;
+        let tc = match tc {
+            TcChoice::Tcx => Mechanism::Tcx,
+            TcChoice::Clsact => Mechanism::Clsact,
+            TcChoice::Auto if kernel_has_tcx() => Mechanism::Tcx,
+            TcChoice::Auto => Mechanism::Clsact,
+        };
+        let found = layout.link_pins()?;
+        let mut links = Self { layout, xdp, tc, pins: Vec::new() };
+        for pin in found {
+            links.adopt_one(ebpf, pin)?;
+        }
+        Ok(links)
+    }
+
+    /// Where programs are attached.
+    pub(super) fn attachments(&self) -> impl Iterator<Item = Attachment> + '_ {
+        self.pins.iter().map(|pin| pin.attachment)
+    }
+
+    pub(super) fn reports(&self) -> Vec<AttachmentReport> {
+        self.pins.iter().map(LinkPin::report).collect()
+    }
+
+    fn adopt_one(&mut self, ebpf: &mut Ebpf, pin: LinkPin) -> anyhow::Result<()> {
+        let wanted = match pin.mechanism {
+            Mechanism::Tcx | Mechanism::Clsact => pin.mechanism == self.tc,
+            Mechanism::XdpNative => matches!(self.xdp, XdpChoice::Auto | XdpChoice::Native),
+            Mechanism::XdpGeneric => self.xdp == XdpChoice::Generic,
+        };
+        if !wanted {
+            return remove(&pin);
+        }
+        match swap(ebpf, &pin) {
+            Ok(()) => {
+                self.pins.push(pin);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!(pin = %pin.path.display(), %error, "a pinned link leads nowhere; removing it");
+                remove(&pin)
+            }
+        }
+    }
+
+    /// Attaches a program. That XDP isn't wanted or, in `auto`, not to be had, is no error: nothing is attached then.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, attachment: Attachment) -> anyhow::Result<()> {
+        if self.pins.iter().any(|pin| pin.attachment == attachment) {
+            return Ok(());
+        }
+        let name = interface::name(attachment.ifindex)
+            .with_context(|| format!("interface {} is gone", attachment.ifindex))?;
+        let pin = match attachment.hook {
+            Hook::XdpUplink => self.attach_xdp(ebpf, attachment, &name)?,
+            Hook::Uplink | Hook::Container | Hook::Bridge => Some(self.attach_tc(ebpf, attachment, &name)?),
+        };
+        self.pins.extend(pin);
+        Ok(())
+    }
+
+    /// Detaches a program; its interface may be gone.
+    pub(super) fn detach(&mut self, attachment: Attachment) -> anyhow::Result<()> {
+        for pin in self.pins.extract_if(.., |pin| pin.attachment == attachment) {
+            remove(&pin)?;
+        }
+        Ok(())
+    }
+
+    fn attach_tc(&self, ebpf: &mut Ebpf, attachment: Attachment, name: &str) -> anyhow::Result<LinkPin> {
+        let pin = self.layout.link(attachment, self.tc);
+        let (program_name, direction) = tc_program(attachment.hook)?;
+        let program = classifier(ebpf, program_name)?;
+        let what = || format!("can't attach {program_name} to {name}");
+        if self.tc == Mechanism::Clsact {
+            add_clsact(name)?;
+            let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+            let id = program
+                .attach_with_options(name, direction, TcAttachOptions::Netlink(options))
+                .with_context(what)?;
+            // Dropping the link would take the filter away.
+            std::mem::forget(program.take_link(id).with_context(what)?);
+            pin_program(program, &pin)?;
+            return Ok(pin);
+        }
+        let id = program
+            .attach_with_options(name, direction, TcAttachOptions::TcxOrder(LinkOrder::first()))
+            .with_context(what)?;
+        let link: FdLink = program.take_link(id).with_context(what)?.try_into().with_context(what)?;
+        link.pin(&pin.path).with_context(|| format!("can't pin {}", pin.path.display()))?;
+        Ok(pin)
+    }
+
+    fn attach_xdp(&self, ebpf: &mut Ebpf, attachment: Attachment, name: &str) -> anyhow::Result<Option<LinkPin>> {
+        let (mechanism, mode) = match self.xdp {
+            XdpChoice::Off => return Ok(None),
+            XdpChoice::Generic => (Mechanism::XdpGeneric, XdpMode::Skb),
+            XdpChoice::Native => (Mechanism::XdpNative, XdpMode::Driver),
+            XdpChoice::Auto if suits_native_xdp(name) => (Mechanism::XdpNative, XdpMode::Driver),
+            XdpChoice::Auto => return Ok(None),
+        };
+        let pin = self.layout.link(attachment, mechanism);
+        let what = || format!("can't attach {} to {name} in {} mode", program::XDP_UPLINK, pin.report().xdp_mode.unwrap_or(""));
+        let program = xdp_program(ebpf)?;
+        let id = match program.attach_to_if_index(attachment.ifindex, mode) {
+            Ok(id) => id,
+            Err(error) if self.xdp == XdpChoice::Auto => {
+                tracing::info!(interface = name, error = %chain(&error), "no native XDP here; going on with tc alone");
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(what),
+        };
+        let link: FdLink = program.take_link(id).with_context(what)?.try_into().with_context(what)?;
+        link.pin(&pin.path).with_context(|| format!("can't pin {}", pin.path.display()))?;
+        Ok(Some(pin))
+    }
+}
+
+/// tcx came with kernel 6.6.
+fn kernel_has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+/// Native XDP on one end of a veth pair switches segmentation offload off on the other: worse than none.
+fn suits_native_xdp(name: &str) -> bool {
+    const VIRTUAL: [&str; 7] = ["veth", "bridge", "802.1Q VLAN Support", "macvlan", "tun", "vxlan", "dummy"];
+    match interface::driver(name) {
+        Ok(driver) => !VIRTUAL.contains(&driver.as_str()),
+        Err(_) => false,
+    }
+}
+
+/// Puts this object's program into a pinned link.
+fn swap(ebpf: &mut Ebpf, pin: &LinkPin) -> anyhow::Result<()> {
+    match pin.mechanism {
+        Mechanism::Clsact => {
+            let name = interface::name(pin.attachment.ifindex)?;
+            let (program_name, direction) = tc_program(pin.attachment.hook)?;
+            let program = classifier(ebpf, program_name)?;
+            let link = SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+            let id = program.attach_to_link(link)?;
+            std::mem::forget(program.take_link(id)?);
+            fs::remove_file(&pin.path)?;
+            pin_program(program, pin)
+        }
+        Mechanism::Tcx => {
+            let (program_name, _) = tc_program(pin.attachment.hook)?;
+            let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(&pin.path)?).try_into()?;
+            let program = classifier(ebpf, program_name)?;
+            let id = program.attach_to_link(link)?;
+            drop(program.take_link(id)?);
+            Ok(())
+        }
+        Mechanism::XdpNative | Mechanism::XdpGeneric => {
+            let link: XdpLink = FdLink::from(PinnedLink::from_pin(&pin.path)?).try_into()?;
+            let program = xdp_program(ebpf)?;
+            let id = program.attach_to_link(link)?;
+            drop(program.take_link(id)?);
+            Ok(())
+        }
+    }
+}
+
+/// Removes a pin and with it what it keeps attached. An interface that is gone took its filters with it.
+pub(super) fn remove(pin: &LinkPin) -> anyhow::Result<()> {
+    if pin.mechanism == Mechanism::Clsact
+        && let Ok(name) = interface::name(pin.attachment.ifindex)
+    {
+        let (_, direction) = tc_program(pin.attachment.hook)?;
+        let link = SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+        if let Err(error) = aya::programs::Link::detach(link) {
+            tracing::debug!(interface = name, error = %chain(&error), "the filter is gone already");
+        }
+    }
+    match fs::remove_file(&pin.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("can't remove the pin {}", pin.path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn add_clsact(name: &str) -> anyhow::Result<()> {
+    match tc::qdisc_add_clsact(name) {
+        Ok(()) | Err(tc::TcError::AlreadyAttached) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("can't add a clsact qdisc to {name}")),
+    }
+}
+
+/// The marker of a clsact attachment. aya remembers one pin per program, so the program is opened again for each.
+fn pin_program(program: &SchedClassifier, pin: &LinkPin) -> anyhow::Result<()> {
+    let path = CString::new(pin.path.as_os_str().as_bytes())?;
+    bpf::pin_object(program.fd()?.as_fd(), &path)
+        .with_context(|| format!("can't pin {}", pin.path.display()))
+}
+
+fn tc_program(hook: Hook) -> anyhow::Result<(&'static str, TcAttachType)> {
+    match hook {
+        Hook::Uplink => Ok((program::UPLINK, TcAttachType::Ingress)),
+        Hook::Container => Ok((program::CONTAINER, TcAttachType::Ingress)),
+        Hook::Bridge => Ok((program::BRIDGE, TcAttachType::Egress)),
+        Hook::XdpUplink => bail!("an XDP hook takes no tc program"),
+    }
+}
+
+pub(super) fn classifier<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut SchedClassifier> {
+    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;
+    program.try_into().with_context(|| format!("{name} is no tc program"))
+}
+
+fn xdp_program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    let name = program::XDP_UPLINK;
+    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;
+    program.try_into().with_context(|| format!("{name} is no XDP program"))
+}
+
+/// An error with its causes on one line.
+fn chain(error: &ProgramError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

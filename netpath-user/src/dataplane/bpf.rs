@@ -1,0 +1,133 @@
+//! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), and a second pin of a program.
+//!
+//! A batch is one call for thousands of entries instead of one or two for each.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+};
+
+use aya::{Pod, maps::MapData};
+use bytemuck::Zeroable;
+
+/// Commands of bpf(2) (`include/uapi/linux/bpf.h`).
+const LOOKUP_BATCH: libc::c_long = 24;
+const UPDATE_BATCH: libc::c_long = 26;
+const DELETE_BATCH: libc::c_long = 27;
+const OBJ_PIN: libc::c_long = 6;
+
+/// The `batch` member of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Where a walk through a hash map stands. The kernel asks for four bytes (a bucket) of a hash; more does no harm.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cursor {
+    position: [u8; 16],
+    begun: bool,
+}
+
+/// Reads the next slice of a hash map, `count` entries or fewer. The cursor is `None` after the last.
+pub(super) fn lookup<K: Pod + Zeroable, V: Pod + Zeroable>(
+    map: &MapData,
+    cursor: Cursor,
+    count: usize,
+) -> io::Result<(Vec<(K, V)>, Option<Cursor>)> {
+    let mut keys = vec![K::zeroed(); count];
+    let mut values = vec![V::zeroed(); count];
+    let mut next = Cursor { begun: true, ..Cursor::default() };
+    let mut attributes = BatchAttributes {
+        in_batch: if cursor.begun { cursor.position.as_ptr() as u64 } else { 0 },
+        out_batch: next.position.as_mut_ptr() as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        map_fd: descriptor(map.fd().as_fd()),
+        ..BatchAttributes::default()
+    };
+    let result = call(LOOKUP_BATCH, &mut attributes);
+    let last = match result {
+        Ok(()) => false,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+        Err(error) => return Err(error),
+    };
+    let filled = attributes.count as usize;
+    let entries = keys.into_iter().zip(values).take(filled).collect();
+    Ok((entries, (!last).then_some(next)))
+}
+
+/// Adds or replaces entries.
+pub(super) fn update<K: Pod, V: Pod>(map: &MapData, entries: &[(K, V)]) -> io::Result<()> {
+    let keys: Vec<K> = entries.iter().map(|(key, _)| *key).collect();
+    let values: Vec<V> = entries.iter().map(|(_, value)| *value).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attributes = BatchAttributes {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map_fd: descriptor(map.fd().as_fd()),
+        ..BatchAttributes::default()
+    };
+    call(UPDATE_BATCH, &mut attributes)
+}
+
+/// Removes entries; that one isn't there is no error.
+pub(super) fn delete<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
+    let mut rest = keys;
+    while !rest.is_empty() {
+        let mut attributes = BatchAttributes {
+            keys: rest.as_ptr() as u64,
+            count: u32::try_from(rest.len()).unwrap_or(u32::MAX),
+            map_fd: descriptor(map.fd().as_fd()),
+            ..BatchAttributes::default()
+        };
+        match call(DELETE_BATCH, &mut attributes) {
+            Ok(()) => return Ok(()),
+            // The kernel stops at a key that isn't there and says how many it did before: go on behind it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                rest = rest.get(attributes.count as usize + 1..).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn descriptor(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
+}
+
+/// Pins an object, one that may be pinned elsewhere too.
+pub(super) fn pin_object(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    /// The members of `union bpf_attr` for `BPF_OBJ_PIN`.
+    #[repr(C)]
+    struct PinAttributes {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let mut attributes = PinAttributes { pathname: path.as_ptr() as u64, bpf_fd: descriptor(fd), file_flags: 0 };
+    call(OBJ_PIN, &mut attributes)
+}
+
+/// Calls bpf(2). `A` must be the kernel's structure for the command, and each pointer in it must lead to memory of the
+/// size that the command reads or writes, alive in the caller until the call returns.
+fn call<A>(command: libc::c_long, attributes: &mut A) -> io::Result<()> {
+    // SAFETY: the three callers above fill in the structure of their command, with buffers of `count` elements of the
+    // map's own key and value types or a string that ends in zero.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,159 @@
+//! Removes all that netpath has in the kernel; in takeover mode its flows go on with nf_conntrack.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::Ipv4Addr,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use aya::maps::{Array, Map, MapData};
+use netpath_common::{
+    abi::{Config, Direction, Flow, FlowKey, Mode, names::map},
+    conntrack::{PairState, pair_state},
+};
+
+use super::{
+    attach,
+    layout::Layout,
+    pins::{Pins, PinsError},
+};
+use crate::kernel_conntrack::{self, Connection, Tuple};
+
+/// What was removed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Detached {
+    /// Attached programs.
+    pub links: usize,
+    /// Maps.
+    pub maps: usize,
+    /// Flows handed to nf_conntrack.
+    pub connections: usize,
+}
+
+/// Removes programs, links, maps and pins below `pin_dir`. Nothing there is no error.
+///
+/// In takeover mode nf_conntrack first gets an entry with the same translation for each living flow: otherwise the first
+/// packet from the wire would find a host that knows nothing of it, and be answered with a reset.
+///
+/// # Errors
+///
+/// When something stays; what can be removed is removed all the same.
+pub fn detach(pin_dir: &Path) -> anyhow::Result<Detached> {
+    let layout = Layout::new(pin_dir);
+    let mut detached = Detached::default();
+    let mut failures = Vec::new();
+    match hand_flows_over(&layout) {
+        Ok(connections) => detached.connections = connections,
+        Err(error) => failures.push(error.context("flows could not be handed to nf_conntrack")),
+    }
+    for pin in layout.link_pins()? {
+        match attach::remove(&pin) {
+            Ok(()) => detached.links += 1,
+            Err(error) => failures.push(error),
+        }
+    }
+    for directory in [layout.maps(), layout.links()] {
+        match remove_files(&directory) {
+            Ok(removed) => detached.maps += removed,
+            Err(error) => failures.push(error),
+        }
+    }
+    if let Err(error) = fs::remove_dir(layout.root())
+        && error.kind() != io::ErrorKind::NotFound
+        && error.kind() != io::ErrorKind::ResourceBusy
+    {
+        failures.push(anyhow::Error::new(error).context(format!("can't remove {}", layout.root().display())));
+    }
+    match failures.into_iter().reduce(|all, next| anyhow::anyhow!("{all:#}; {next:#}")) {
+        Some(error) => Err(error),
+        None => Ok(detached),
+    }
+}
+
+/// Gives nf_conntrack the living flows, in takeover mode. From its first step on netpath opens no more.
+fn hand_flows_over(layout: &Layout) -> anyhow::Result<usize> {
+    let pins = match Pins::open(layout.root()) {
+        Ok(pins) => pins,
+        Err(PinsError::Absent(_)) => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let config = pins.config()?;
+    if config.mode() != Mode::Takeover || config.opens_flows == 0 {
+        return Ok(0);
+    }
+    stop_opening_flows(layout, config)?;
+    let connections = connections(&pins.flows()?, now_ns()?);
+    if connections.is_empty() {
+        return Ok(0);
+    }
+    kernel_conntrack::insert(&connections)
+}
+
+fn stop_opening_flows(layout: &Layout, config: Config) -> anyhow::Result<()> {
+    let data = MapData::from_pin(layout.map(map::CONFIG)).context("can't open the configuration map")?;
+    let mut map: Array<MapData, Config> =
+        Map::Array(data).try_into().context("the configuration map has another layout")?;
+    map.set(0, Config { opens_flows: 0, ..config }, 0).context("can't write the configuration map")
+}
+
+/// The flows that live, as nf_conntrack sees them.
+fn connections(entries: &[(FlowKey, Flow)], now_ns: u64) -> Vec<Connection> {
+    let by_key: HashMap<FlowKey, &Flow> = entries.iter().map(|(key, flow)| (*key, flow)).collect();
+    let originals = entries.iter().filter(|(_, flow)| flow.direction() == Direction::Original);
+    originals.filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, now_ns)).collect()
+}
+
+fn connection(key: &FlowKey, original: &Flow, reply: &Flow, now_ns: u64) -> Option<Connection> {
+    let state = pair_state(key.protocol, original.seen, reply.seen);
+    let silent_ns = now_ns.saturating_sub(original.last_seen_ns.max(reply.last_seen_ns));
+    let left_ns = state.timeout_ns().checked_sub(silent_ns)?;
+    let established_tcp = match state {
+        PairState::Established | PairState::FinWait | PairState::CloseWait => true,
+        PairState::UdpUnreplied | PairState::UdpReplied | PairState::Echo => false,
+        // A half-open connection's next SYN opens it anew, and a closed one has nothing to lose.
+        PairState::SynSent | PairState::SynReceived | PairState::TimeWait | PairState::Close => return None,
+    };
+    Some(Connection {
+        original: tuple(key),
+        reply: tuple(&original.reply_key(key.protocol)),
+        timeout: Duration::from_nanos(left_ns).max(Duration::from_secs(1)),
+        established_tcp,
+    })
+}
+
+fn tuple(key: &FlowKey) -> Tuple {
+    Tuple {
+        source: Ipv4Addr::from(key.source),
+        destination: Ipv4Addr::from(key.destination),
+        source_port: u16::from_be_bytes(key.source_port),
+        destination_port: u16::from_be_bytes(key.destination_port),
+        protocol: key.protocol,
+    }
+}
+
+/// The clock of `last_seen_ns`.
+pub(super) fn now_ns() -> anyhow::Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("can't read the monotonic clock")?;
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or_default();
+    Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default())
+}
+
+/// Removes the files of a directory and the directory; gives how many files there were.
+fn remove_files(directory: &Path) -> anyhow::Result<usize> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", directory.display())),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let path = entry.with_context(|| format!("can't read {}", directory.display()))?.path();
+        fs::remove_file(&path).with_context(|| format!("can't remove the pin {}", path.display()))?;
+        removed += 1;
+    }
+    fs::remove_dir(directory).with_context(|| format!("can't remove {}", directory.display()))?;
+    Ok(removed)
+}

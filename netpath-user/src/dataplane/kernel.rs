@@ -1,0 +1,453 @@
+//! The real dataplane: the one place that writes maps.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError},
+    programs::{TestRun as _, TestRunOptions},
+};
+use netpath_common::{
+    abi::{
+        self, Address, Config, Direction, Flow, FlowKey, Handover, Hop, HopKind, Mode, Published, PublishedKey,
+        UplinkAddress,
+        names::{map, program},
+    },
+    conntrack::{self, pair_state},
+    wire::ethernet,
+};
+
+use super::{
+    AttachmentReport, Dataplane, Options, Pins,
+    attach::{self, Links},
+    bpf::{self, Cursor},
+    detach::now_ns,
+    hops::Hops,
+    layout::Layout,
+    load,
+};
+use crate::desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink};
+
+/// Keys that one run of the collector's program takes.
+const COLLECT_KEYS: usize = 128;
+
+/// A flow that stays with nf_conntrack.
+#[derive(Debug, Clone, Copy)]
+pub struct HandoverFlow {
+    /// The tuple of one direction, as it arrives.
+    pub key: FlowKey,
+    /// Without a packet for so long, it has ended.
+    pub timeout: Duration,
+}
+
+/// What a slice of the collector's work did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Entries that were looked at.
+    pub scanned: u64,
+    /// Flows that were deleted.
+    pub deleted: u64,
+}
+
+/// Maps, programs and links in the kernel.
+pub struct Kernel {
+    state: State,
+    ebpf: Ebpf,
+    links: Links,
+    pins: Pins,
+    hops: Hops,
+    config: Array<MapData, Config>,
+    endpoints: HashMap<MapData, Address, abi::Endpoint>,
+    uplinks: HashMap<MapData, u32, abi::Uplink>,
+    host_addresses: HashMap<MapData, Address, u32>,
+    published: MapData,
+    handover: MapData,
+    flows: MapData,
+    sweep: Cursor,
+}
+
+impl Kernel {
+    /// Loads the programs, adopts what is pinned and swaps the programs of pinned links in place.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or pinned maps have another layout.
+    pub fn open(options: &Options) -> anyhow::Result<Self> {
+        let layout = Layout::new(&options.pin_dir);
+        layout.prepare()?;
+        let mut ebpf = load::load(&layout, options.flows_max)?;
+        let links = Links::adopt(layout, &mut ebpf, options.xdp, options.tc)?;
+        let mut kernel = Self {
+            state: State::default(),
+            links,
+            pins: Pins::open(&options.pin_dir)?,
+            hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?)?,
+            config: typed(&mut ebpf, map::CONFIG)?,
+            endpoints: typed(&mut ebpf, map::ENDPOINTS)?,
+            uplinks: typed(&mut ebpf, map::UPLINKS)?,
+            host_addresses: typed(&mut ebpf, map::HOST_ADDRESSES)?,
+            published: raw(&mut ebpf, map::PUBLISHED)?,
+            handover: raw(&mut ebpf, map::HANDOVER)?,
+            flows: raw(&mut ebpf, map::FLOWS)?,
+            sweep: Cursor::default(),
+            ebpf,
+        };
+        kernel.configure(options)?;
+        kernel.state = kernel.read_state()?;
+        Ok(kernel)
+    }
+
+    /// Whether netpath doesn't open flows yet: nothing was pinned before, or a detach was broken off.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.pins.config().map_or(true, |config| config.opens_flows == 0)
+    }
+
+    /// Leaves flows with nf_conntrack until they end.
+    ///
+    /// # Errors
+    ///
+    /// When the map can't be written.
+    pub fn add_handover(&mut self, flows: &[HandoverFlow]) -> anyhow::Result<()> {
+        let last_seen_ns = now_ns()?;
+        let entries: Vec<(FlowKey, Handover)> = flows
+            .iter()
+            .map(|flow| {
+                let timeout_ns = u64::try_from(flow.timeout.as_nanos()).unwrap_or(u64::MAX);
+                (flow.key, Handover { last_seen_ns, timeout_ns })
+            })
+            .collect();
+        bpf::update(&self.handover, &entries).context("can't write the map of flows that stay with nf_conntrack")
+    }
+
+    /// From here on netpath opens flows.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration can't be written.
+    pub fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
+        let config = self.pins.config()?;
+        self.write_config(Config { opens_flows: 1, ..config })
+    }
+
+    /// Does a slice of the collector's work: looks at up to `budget` entries and deletes the flows that have ended.
+    ///
+    /// # Errors
+    ///
+    /// When the table can't be read or the collector's program fails.
+    pub fn collect(&mut self, budget: usize) -> anyhow::Result<Collected> {
+        let (entries, next) = bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget)
+            .context("can't read the flow table")?;
+        self.sweep = next.unwrap_or_default();
+        let now_ns = now_ns()?;
+        let mut candidates = Vec::new();
+        for (key, flow) in &entries {
+            if self.may_have_ended(key, flow, now_ns)? {
+                candidates.push(*key);
+            }
+        }
+        let mut collected = Collected { scanned: entries.len() as u64, deleted: 0 };
+        for keys in candidates.chunks(COLLECT_KEYS) {
+            collected.deleted += u64::from(self.run_collector(keys)?);
+        }
+        if next.is_none() {
+            self.collect_handover(now_ns)?;
+        }
+        Ok(collected)
+    }
+
+    /// What is attached, and how.
+    #[must_use]
+    pub fn attachments(&self) -> Vec<AttachmentReport> {
+        self.links.reports()
+    }
+
+    /// The read-only view of the same maps.
+    #[must_use]
+    pub const fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// A cheap look at one direction only; the program in the kernel decides. A direction that saw no close may belong
+    /// to a pair that the other has closed: so the shortest timeout that such a pair can have counts.
+    fn may_have_ended(&self, key: &FlowKey, flow: &Flow, now_ns: u64) -> anyhow::Result<bool> {
+        if self.hops.get(flow.hop)?.generation != flow.hop_generation {
+            return Ok(true);
+        }
+        let shortest_ns = match flow.direction() {
+            Direction::Original => pair_state(key.protocol, flow.seen, 0),
+            Direction::Reply => pair_state(key.protocol, 0, flow.seen),
+        }
+        .timeout_ns()
+        .min(6 * conntrack::FRESH_NS);
+        Ok(now_ns.saturating_sub(flow.last_seen_ns) >= shortest_ns)
+    }
+
+    fn run_collector(&mut self, keys: &[FlowKey]) -> anyhow::Result<u32> {
+        let mut data = vec![0; ethernet::LEN];
+        data.extend_from_slice(bytemuck::cast_slice(keys));
+        let program = attach::classifier(&mut self.ebpf, program::COLLECT)?;
+        let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
+        Ok(program.test_run(options).context("the collector's program failed")?.return_value)
+    }
+
+    /// Forgets flows of nf_conntrack that have been silent for their time.
+    fn collect_handover(&self, now_ns: u64) -> anyhow::Result<()> {
+        let mut ended = Vec::new();
+        super::pins::walk::<FlowKey, Handover>(&self.handover, map::HANDOVER, |key, flow| {
+            if now_ns.saturating_sub(flow.last_seen_ns) >= flow.timeout_ns {
+                ended.push(key);
+            }
+        })?;
+        bpf::delete(&self.handover, &ended).context("can't write the map of flows that stay with nf_conntrack")
+    }
+
+    fn configure(&mut self, options: &Options) -> anyhow::Result<()> {
+        let old = self.pins.config()?;
+        let (port_first, port_last) = options.port_range;
+        let port_seed = if old.port_seed == 0 { random() } else { old.port_seed };
+        self.write_config(Config { port_first, port_last, port_seed, ..old })
+    }
+
+    fn write_config(&mut self, config: Config) -> anyhow::Result<()> {
+        self.config.set(0, config, 0).context("can't write the configuration map")
+    }
+
+    fn set_mode(&mut self, mode: Mode) -> anyhow::Result<()> {
+        let config = self.pins.config()?;
+        self.write_config(Config { mode: mode as u8, ..config })
+    }
+
+    fn set_endpoint(&mut self, address: Ipv4Addr, endpoint: &Endpoint) -> anyhow::Result<()> {
+        let hop = Hop {
+            ifindex: endpoint.ifindex,
+            mtu: endpoint.mtu,
+            generation: 0,
+            kind: HopKind::Endpoint as u8,
+            reserved: 0,
+            addresses: Hop::addresses(endpoint.mac, endpoint.bridge_mac),
+        };
+        let old = self.state.endpoints.get(&address);
+        let index = match (old, self.endpoint_hop(address)) {
+            // The same container with another detail keeps its flows; another container ends them.
+            (Some(old), Some(index)) if old.ifindex == endpoint.ifindex && old.mac == endpoint.mac => {
+                self.hops.update(index, hop)?;
+                index
+            }
+            (_, Some(index)) => {
+                self.hops.replace(index, hop)?;
+                index
+            }
+            (_, None) => self.hops.assign(hop)?,
+        };
+        let entry = abi::Endpoint {
+            ifindex: endpoint.ifindex,
+            bridge_ifindex: endpoint.bridge_ifindex,
+            hop: index,
+            network: endpoint.network,
+            mac: endpoint.mac,
+            reserved: [0; 4],
+        };
+        self.endpoints
+            .insert(address.octets(), entry, 0)
+            .with_context(|| format!("can't write the endpoint {address}"))
+    }
+
+    fn remove_endpoint(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
+        let Some(hop) = self.endpoint_hop(address) else { return Ok(()) };
+        self.endpoints.remove(&address.octets()).with_context(|| format!("can't remove the endpoint {address}"))?;
+        self.hops.release(hop)
+    }
+
+    fn endpoint_hop(&self, address: Ipv4Addr) -> Option<u32> {
+        self.endpoints.get(&address.octets(), 0).ok().map(|endpoint| endpoint.hop)
+    }
+
+    fn set_uplink(&mut self, ifindex: IfIndex, uplink: &Uplink) -> anyhow::Result<()> {
+        let hop = Hop {
+            ifindex,
+            mtu: uplink.mtu,
+            generation: 0,
+            kind: HopKind::Uplink as u8,
+            reserved: 0,
+            addresses: [0; 3],
+        };
+        let index = match self.uplink_hop(ifindex) {
+            Some(index) => {
+                self.hops.update(index, hop)?;
+                index
+            }
+            None => self.hops.assign(hop)?,
+        };
+        let mut entry = abi::Uplink {
+            hop: index,
+            address_count: 0,
+            addresses: [UplinkAddress { address: [0; 4], mask: [0; 4] }; abi::Uplink::ADDRESSES_MAX],
+        };
+        for (slot, (address, prefix_len)) in entry.addresses.iter_mut().zip(&uplink.addresses) {
+            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix_len)).unwrap_or(0);
+            *slot = UplinkAddress { address: address.octets(), mask: mask.to_be_bytes() };
+            entry.address_count += 1;
+        }
+        self.uplinks.insert(ifindex, entry, 0).with_context(|| format!("can't write the uplink {ifindex}"))
+    }
+
+    fn remove_uplink(&mut self, ifindex: IfIndex) -> anyhow::Result<()> {
+        let Some(hop) = self.uplink_hop(ifindex) else { return Ok(()) };
+        self.uplinks.remove(&ifindex).with_context(|| format!("can't remove the uplink {ifindex}"))?;
+        self.hops.release(hop)
+    }
+
+    fn uplink_hop(&self, ifindex: IfIndex) -> Option<u32> {
+        self.uplinks.get(&ifindex, 0).ok().map(|uplink| uplink.hop)
+    }
+
+    fn set_published(&self, ports: &[(PublishedPort, PublishedTarget)]) -> anyhow::Result<()> {
+        let entries: Vec<_> = ports
+            .iter()
+            .map(|(port, target)| {
+                let target = Published {
+                    address: target.address.octets(),
+                    port: target.port.to_be_bytes(),
+                    reserved: [0; 2],
+                };
+                (published_key(port), target)
+            })
+            .collect();
+        bpf::update(&self.published, &entries).with_context(|| format!("can't write {} published ports", ports.len()))
+    }
+
+    fn remove_published(&self, ports: &[PublishedPort]) -> anyhow::Result<()> {
+        let keys: Vec<_> = ports.iter().map(published_key).collect();
+        bpf::delete(&self.published, &keys).with_context(|| format!("can't remove {} published ports", ports.len()))
+    }
+
+    fn add_host_address(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.host_addresses
+            .insert(address.octets(), 1, 0)
+            .with_context(|| format!("can't write the host address {address}"))
+    }
+
+    fn remove_host_address(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
+        match self.host_addresses.remove(&address.octets()) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("can't remove the host address {address}")),
+        }
+    }
+
+    fn make(&mut self, change: &Change) -> anyhow::Result<()> {
+        match change {
+            Change::SetMode(mode) => self.set_mode(*mode),
+            Change::SetEndpoint(address, endpoint) => self.set_endpoint(*address, endpoint),
+            Change::RemoveEndpoint(address) => self.remove_endpoint(*address),
+            Change::SetPublished(ports) => self.set_published(ports),
+            Change::RemovePublished(ports) => self.remove_published(ports),
+            Change::SetUplink(ifindex, uplink) => self.set_uplink(*ifindex, uplink),
+            Change::RemoveUplink(ifindex) => self.remove_uplink(*ifindex),
+            Change::AddHostAddress(address) => self.add_host_address(*address),
+            Change::RemoveHostAddress(address) => self.remove_host_address(*address),
+            Change::Attach(attachment) => self.links.attach(&mut self.ebpf, *attachment),
+            Change::Detach(attachment) => self.links.detach(*attachment),
+        }
+    }
+
+    /// The state that adopted maps and links hold.
+    fn read_state(&self) -> anyhow::Result<State> {
+        let pins = &self.pins;
+        let mut endpoints = BTreeMap::new();
+        for (address, endpoint) in pins.endpoints()? {
+            endpoints.insert(address, read_endpoint(&endpoint, &pins.hops(endpoint.hop)?));
+        }
+        let mut uplinks = BTreeMap::new();
+        for (ifindex, uplink) in pins.uplinks()? {
+            uplinks.insert(ifindex, read_uplink(&uplink, &pins.hops(uplink.hop)?));
+        }
+        let host_addresses = self.host_addresses.keys().map(|address| address.map(Ipv4Addr::from));
+        Ok(State {
+            mode: pins.config()?.mode(),
+            endpoints,
+            published: pins.published()?.iter().filter_map(read_published).collect(),
+            uplinks,
+            host_addresses: host_addresses.collect::<Result<_, _>>().context("can't read the host's addresses")?,
+            attachments: self.links.attachments().collect(),
+        })
+    }
+}
+
+impl Dataplane for Kernel {
+    fn actual(&self) -> &State {
+        &self.state
+    }
+
+    fn apply(&mut self, change: &Change) -> anyhow::Result<()> {
+        self.make(change)?;
+        self.state.apply(change);
+        Ok(())
+    }
+}
+
+fn published_key(port: &PublishedPort) -> PublishedKey {
+    PublishedKey {
+        address: port.address.octets(),
+        port: port.port.to_be_bytes(),
+        protocol: port.protocol.number(),
+        reserved: 0,
+    }
+}
+
+fn read_published((key, target): &(PublishedKey, Published)) -> Option<(PublishedPort, PublishedTarget)> {
+    use crate::desired::model::Protocol;
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.number() == key.protocol)?;
+    let port = PublishedPort { address: key.address.into(), port: u16::from_be_bytes(key.port), protocol };
+    let target = PublishedTarget { address: target.address.into(), port: u16::from_be_bytes(target.port) };
+    Some((port, target))
+}
+
+fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
+    let mut bridge_mac = [0; 6];
+    let bytes: &[u8] = bytemuck::bytes_of(&hop.addresses);
+    bridge_mac.copy_from_slice(&bytes[6..12]);
+    Endpoint {
+        ifindex: endpoint.ifindex,
+        bridge_ifindex: endpoint.bridge_ifindex,
+        mac: endpoint.mac,
+        bridge_mac,
+        network: endpoint.network,
+        mtu: hop.mtu,
+    }
+}
+
+fn read_uplink(uplink: &abi::Uplink, hop: &Hop) -> Uplink {
+    let used = uplink.addresses.iter().take(uplink.address_count as usize);
+    let prefix_len = |mask: Address| u8::try_from(u32::from_be_bytes(mask).leading_ones()).unwrap_or(32);
+    Uplink {
+        addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(),
+        mtu: hop.mtu,
+    }
+}
+
+fn raw(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
+    match ebpf.take_map(name) {
+        Some(Map::HashMap(data)) => Ok(data),
+        Some(_) => Err(anyhow!("the map {name} is no hash")),
+        None => Err(anyhow!("the eBPF object lacks the map {name}")),
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T> {
+    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object lacks the map {name}"))?;
+    T::try_from(map).with_context(|| format!("the map {name} has another type"))
+}
+
+/// A random number that isn't zero, from the standard library's keys of the operating system's source.
+fn random() -> u32 {
+    let bytes = RandomState::new().build_hasher().finish().to_ne_bytes();
+    u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) | 1
+}
+

@@ -1,0 +1,170 @@
+//! Where pins lie and what their names say. No other file spells a path below the pin directory.
+//!
+//! `maps/<NAME>_v<SCHEMA>` is a map. `links/<ifindex>_<hook>_<mechanism>` is a link (tcx, XDP) or, for clsact, whose
+//! filters have no link, the attached program: a marker that the filter is there.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use netpath_common::abi::names;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::AttachmentReport;
+use crate::desired::model::{Attachment, Hook};
+
+/// Paths below one pin directory.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+/// How a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mechanism {
+    Tcx,
+    Clsact,
+    XdpNative,
+    XdpGeneric,
+}
+
+/// One pin below `links`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkPin {
+    pub(super) attachment: Attachment,
+    pub(super) mechanism: Mechanism,
+    pub(super) path: PathBuf,
+}
+
+impl Mechanism {
+    const ALL: [Self; 4] = [Self::Tcx, Self::Clsact, Self::XdpNative, Self::XdpGeneric];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::XdpNative => "native",
+            Self::XdpGeneric => "generic",
+        }
+    }
+}
+
+const HOOKS: [(Hook, &str); 4] =
+    [(Hook::Uplink, "uplink"), (Hook::XdpUplink, "xdp"), (Hook::Container, "container"), (Hook::Bridge, "bridge")];
+
+impl LinkPin {
+    pub(super) const fn report(&self) -> AttachmentReport {
+        let (mechanism, xdp_mode) = match self.mechanism {
+            Mechanism::Tcx | Mechanism::Clsact => (self.mechanism.name(), None),
+            Mechanism::XdpNative | Mechanism::XdpGeneric => ("xdp", Some(self.mechanism.name())),
+        };
+        AttachmentReport { ifindex: self.attachment.ifindex, hook: self.attachment.hook, mechanism, xdp_mode }
+    }
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(format!("{name}_v{}", names::SCHEMA))
+    }
+
+    pub(super) fn link(&self, attachment: Attachment, mechanism: Mechanism) -> LinkPin {
+        let hook = HOOKS.iter().find(|(hook, _)| *hook == attachment.hook).map_or("", |(_, name)| *name);
+        let path = self.links().join(format!("{}_{hook}_{}", attachment.ifindex, mechanism.name()));
+        LinkPin { attachment, mechanism, path }
+    }
+
+    /// Every pin below `links` whose name says what it is; none if the directory isn't there.
+    pub(super) fn link_pins(&self) -> anyhow::Result<Vec<LinkPin>> {
+        let entries = match fs::read_dir(self.links()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("can't read {}", self.links().display())),
+        };
+        let mut pins = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("can't read {}", self.links().display()))?;
+            pins.extend(parse_link(&entry.path()));
+        }
+        Ok(pins)
+    }
+
+    /// Makes the directories, on a BPF file system: one is mounted if there is none.
+    pub(super) fn prepare(&self) -> anyhow::Result<()> {
+        if !is_bpffs(&self.root) {
+            mount_bpffs(&self.root)?;
+        }
+        for directory in [self.maps(), self.links()] {
+            fs::create_dir_all(&directory).with_context(|| format!("can't make the directory {}", directory.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_link(path: &Path) -> Option<LinkPin> {
+    let name = path.file_name()?.to_str()?;
+    let mut parts = name.split('_');
+    let ifindex = parts.next()?.parse().ok()?;
+    let hook = parts.next()?;
+    let mechanism = parts.next()?;
+    let (hook, _) = HOOKS.into_iter().find(|(_, name)| *name == hook)?;
+    let mechanism = Mechanism::ALL.into_iter().find(|known| known.name() == mechanism)?;
+    Some(LinkPin { attachment: Attachment { ifindex, hook }, mechanism, path: path.to_owned() })
+}
+
+/// Whether the nearest directory that exists lies on a BPF file system.
+fn is_bpffs(path: &Path) -> bool {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists());
+    existing.and_then(|existing| statfs(existing).ok()).is_some_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Mounts a BPF file system: at its usual place if the pin directory is below that, else on the pin directory itself.
+fn mount_bpffs(root: &Path) -> anyhow::Result<()> {
+    const USUAL: &str = "/sys/fs/bpf";
+    let target = if root.starts_with(USUAL) { Path::new(USUAL) } else { root };
+    fs::create_dir_all(target).with_context(|| format!("can't make the directory {}", target.display()))?;
+    nix::mount::mount(Some("bpf"), target, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("can't mount a BPF file system on {}; try `mount -t bpf bpf {0}`", target.display()))?;
+    tracing::info!(path = %target.display(), "mounted a BPF file system");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_pin_says_what_it_is() {
+        let layout = Layout::new(Path::new("/pins"));
+        for (hook, _) in HOOKS {
+            for mechanism in Mechanism::ALL {
+                let pin = layout.link(Attachment { ifindex: 42, hook }, mechanism);
+                assert_eq!(parse_link(&pin.path), Some(pin));
+            }
+        }
+    }
+
+    #[test]
+    fn what_isnt_a_link_pin_is_left_alone() {
+        for name in ["", "x", "1_uplink", "x_uplink_tcx", "1_other_tcx", "1_uplink_other"] {
+            assert_eq!(parse_link(&Path::new("/pins/links").join(name)), None, "{name}");
+        }
+    }
+}

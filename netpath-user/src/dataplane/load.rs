@@ -1,0 +1,108 @@
+//! Loads the eBPF object over new or pinned maps, and refuses pinned maps of another shape.
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapInfo, MapType},
+};
+use anyhow::{Context as _, bail};
+use netpath_common::abi::{
+    Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Published, PublishedKey,
+    Traffic, Uplink, names::map,
+};
+
+use super::layout::Layout;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpath-ebpf"));
+
+/// How many hops there are: endpoints and uplinks.
+pub(super) const HOPS_MAX: u32 = 65_536;
+/// How many endpoints there may be; few less than hops.
+const ENDPOINTS_MAX: u32 = 65_000;
+/// How many published ports there may be: every port of TCP and UDP, and as many again on single addresses.
+const PUBLISHED_MAX: u32 = 4 * 65_536;
+
+/// The shape of a map: what must be the same for a pinned one to be adopted.
+struct Shape {
+    name: &'static str,
+    map_type: MapType,
+    key_size: usize,
+    value_size: usize,
+}
+
+const SHAPES: [Shape; 11] = [
+    shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
+    shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
+    shape::<u32, Hop>(map::HOPS, MapType::Array),
+    shape::<PublishedKey, Published>(map::PUBLISHED, MapType::Hash),
+    shape::<u32, Uplink>(map::UPLINKS, MapType::Hash),
+    shape::<Address, u32>(map::HOST_ADDRESSES, MapType::Hash),
+    shape::<FlowKey, Handover>(map::HANDOVER, MapType::Hash),
+    shape::<FragmentKey, FragmentPorts>(map::FRAGMENTS, MapType::LruHash),
+    shape::<u32, Config>(map::CONFIG, MapType::Array),
+    shape::<u32, u64>(map::DROPS, MapType::PerCpuArray),
+    shape::<u32, Traffic>(map::TRAFFIC, MapType::PerCpuArray),
+];
+
+const _: () = assert!(SHAPES.len() == map::ALL.len(), "every map has a shape");
+
+const fn shape<K, V>(name: &'static str, map_type: MapType) -> Shape {
+    Shape { name, map_type, key_size: size_of::<K>(), value_size: size_of::<V>() }
+}
+
+/// Loads the object; its maps are the pinned ones where there are any.
+///
+/// # Errors
+///
+/// When a pinned map has another shape, or the kernel refuses the object.
+pub(super) fn load(layout: &Layout, flows_max: u32) -> anyhow::Result<Ebpf> {
+    let entries_max = flows_max.checked_mul(2).context("the number of flows is too large")?;
+    for shape in &SHAPES {
+        compare(layout, shape)?;
+    }
+    let mut loader = EbpfLoader::new();
+    for name in map::ALL {
+        loader.map_pin_path(name, layout.map(name));
+    }
+    let ebpf = loader
+        .map_max_entries(map::FLOWS, entries_max)
+        .map_max_entries(map::HANDOVER, entries_max)
+        .map_max_entries(map::ENDPOINTS, ENDPOINTS_MAX)
+        .map_max_entries(map::HOPS, HOPS_MAX)
+        .map_max_entries(map::PUBLISHED, PUBLISHED_MAX)
+        .load(OBJECT)
+        .context("the kernel refused the eBPF object")?;
+    warn_of_another_size(layout, entries_max);
+    Ok(ebpf)
+}
+
+/// aya takes a pinned map whatever its shape; a program would then read past its values.
+fn compare(layout: &Layout, shape: &Shape) -> anyhow::Result<()> {
+    let path = layout.map(shape.name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(&path).with_context(|| format!("can't open the pinned map {}", path.display()))?;
+    let same = info.map_type().is_ok_and(|map_type| map_type == shape.map_type)
+        && info.key_size() as usize == shape.key_size
+        && info.value_size() as usize == shape.value_size;
+    if !same {
+        bail!(
+            "the pinned map {} has another layout than this netpath's; `netpath detach --pin-dir {}` removes it",
+            path.display(),
+            layout.root().display()
+        );
+    }
+    Ok(())
+}
+
+fn warn_of_another_size(layout: &Layout, wanted: u32) {
+    if let Ok(info) = MapInfo::from_pin(layout.map(map::FLOWS))
+        && info.max_entries() != wanted
+    {
+        tracing::warn!(
+            flows = info.max_entries() / 2,
+            wanted = wanted / 2,
+            "the adopted flow table keeps its size; it changes after `netpath detach`"
+        );
+    }
+}
