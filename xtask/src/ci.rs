@@ -7,18 +7,24 @@ use anyhow::Result;
 use crate::cargo::{Metadata, cargo};
 use crate::tally::Tally;
 use crate::toolchain::{self, Machine};
-use crate::{process, setup, test};
+use crate::{process, run, setup, test};
 
 /// The verb.
 pub(crate) fn main() -> Result<()> {
     setup::ensure(setup::Need::Checks)?;
     let mut tally = Tally::default();
-    tally.step("formatting", || process::run(cargo("fmt").args(["--all", "--check"])));
+    tally.step("formatting", || {
+        process::run(cargo("fmt").args(["--all", "--check"]))?;
+        process::run(cargo("fmt").args(["--manifest-path", "fuzz/Cargo.toml", "--check"]))
+    });
     tally.step("lints of the host's code", lint_host);
     tally.step("lints of the eBPF programs", lint_programs);
     tally.step("licences and sources of the dependencies", deny);
     tally.close("checks")?;
-    test::main(&test::Arguments::default())
+    test::main(&test::Arguments::default())?;
+    let mut tally = Tally::default();
+    tally.step("demonstration: cargo xtask run", || run::main(&run::Arguments::demonstration()));
+    tally.close("demonstration")
 }
 
 fn lint_host() -> Result<()> {

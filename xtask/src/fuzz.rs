@@ -5,9 +5,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cargo::{Metadata, cargo, workspace};
 use crate::toolchain::{self, Compiler, Machine};
@@ -41,12 +41,30 @@ pub(crate) fn fuzz(seconds: u32) -> Result<()> {
     let corpus = directory(fuzz.join("corpus").join(TARGET))?;
     let artifacts = directory(fuzz.join("artifacts").join(TARGET))?;
     let mut run = Command::new(program);
+    // New inputs go to the first directory; the others are only read.
     run.arg(corpus).arg(directory(fuzz.join("regressions").join(TARGET))?);
     run.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    run.args([&format!("-max_total_time={seconds}"), "-max_len=2048", "-timeout=10", "-print_final_stats=1"]);
-    process::run(&mut run).with_context(|| {
-        format!("the input that did it is in {}; `cargo xtask fuzz FILE` runs it again", artifacts.display())
-    })
+    run.args([
+        &format!("-max_total_time={seconds}"),
+        "-max_len=2048",
+        "-timeout=10",
+        "-verbosity=0",
+        "-print_final_stats=1",
+    ]);
+    println!("fuzzing {TARGET} for {seconds} s");
+    // Its messages are of no interest unless it finds something: among them is a dictionary of all it has tried.
+    let output = run.stdin(Stdio::null()).output().context("starting the fuzzer")?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        eprintln!("{messages}");
+        bail!(
+            "the fuzzer has found something ({}): the input is in {}, `cargo xtask fuzz FILE` runs it again",
+            output.status,
+            artifacts.display()
+        );
+    }
+    messages.lines().filter(|line| line.starts_with("stat::")).for_each(|line| println!("{line}"));
+    Ok(())
 }
 
 fn replay(input: &Path) -> Result<()> {

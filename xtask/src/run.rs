@@ -36,9 +36,17 @@ pub(crate) struct Arguments {
     netpath: Vec<OsString>,
 }
 
+impl Arguments {
+    /// The lab, once.
+    pub(crate) fn demonstration() -> Self {
+        Self { lab: true, once: true, plain: false, built: None, netpath: Vec::new() }
+    }
+}
+
 /// The verb.
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
-    let daemon = if arguments.lab || arguments.plain || arguments.once { None } else { daemon()? };
+    let wants_lab = arguments.lab || arguments.plain || arguments.once;
+    let daemon = if wants_lab { None } else { daemon()? };
     let netpath = match &arguments.built {
         Some(built) => built.clone(),
         None => {
