@@ -48,6 +48,101 @@ impl Verdict {
     }
 }
 
+/// What became of a packet, in one register: so it passes between BPF functions without memory, and the debug
+/// information of their signatures stays within what BTF can say (kernel/bpf/btf.c refuses an enum whose discriminant
+/// isn't its first member, which is how a nested `Result` lies in memory).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Fate(u64);
+
+impl Fate {
+    /// Nothing is decided yet.
+    pub const UNDECIDED: Self = Self(0);
+
+    const DROPPED: u64 = 1;
+    const KERNEL: u64 = 2;
+    const INTO_CONTAINER: u64 = 3;
+    const OUT_OF_UPLINK: u64 = 4;
+    const OUT: u64 = 5;
+
+    /// The packet is dropped.
+    #[inline(always)]
+    pub const fn dropped(reason: DropReason) -> Self {
+        Self::pack(Self::DROPPED, reason as u32, 0)
+    }
+
+    /// The packet goes on.
+    #[inline(always)]
+    pub const fn forwarded(verdict: Verdict) -> Self {
+        let (tag, ifindex) = match verdict.forward {
+            Forward::Kernel => (Self::KERNEL, 0),
+            Forward::IntoContainer { ifindex } => (Self::INTO_CONTAINER, ifindex),
+            Forward::OutOfUplink { ifindex } => (Self::OUT_OF_UPLINK, ifindex),
+            Forward::Out { ifindex } => (Self::OUT, ifindex),
+        };
+        Self::pack(tag, verdict.path as u32, ifindex)
+    }
+
+    /// Whether anything is decided.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_decided(self) -> bool {
+        self.0 != Self::UNDECIDED.0
+    }
+
+    /// Where the packet goes; `None` when it is dropped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forward(self) -> Option<Forward> {
+        let ifindex = (self.0 >> 32) as u32;
+        match self.0 & 0xff {
+            Self::KERNEL => Some(Forward::Kernel),
+            Self::INTO_CONTAINER => Some(Forward::IntoContainer { ifindex }),
+            Self::OUT_OF_UPLINK => Some(Forward::OutOfUplink { ifindex }),
+            Self::OUT => Some(Forward::Out { ifindex }),
+            _ => None,
+        }
+    }
+
+    /// Where it is counted: the number of the [`PathCount`], or of the [`DropReason`] when it is dropped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> u32 {
+        (self.0 >> 8) as u32 & 0xff
+    }
+
+    /// The reason for which the packet is dropped, if it is.
+    #[must_use]
+    pub fn drop_reason(self) -> Option<DropReason> {
+        let is_dropped = self.0 & 0xff == Self::DROPPED;
+        DropReason::ALL.get(self.counter() as usize).copied().filter(|_| is_dropped)
+    }
+
+    /// The way the packet took, unless it is dropped.
+    #[must_use]
+    pub fn path(self) -> Option<PathCount> {
+        PathCount::ALL.get(self.counter() as usize).copied().filter(|_| self.forward().is_some())
+    }
+
+    #[inline(always)]
+    const fn pack(tag: u64, counter: u32, ifindex: u32) -> Self {
+        Self(tag | (counter as u64) << 8 | (ifindex as u64) << 32)
+    }
+}
+
+impl From<Result<Option<Verdict>, DropReason>> for Fate {
+    #[inline(always)]
+    fn from(result: Result<Option<Verdict>, DropReason>) -> Self {
+        match result {
+            Ok(Some(verdict)) => Self::forwarded(verdict),
+            Ok(None) => Self::UNDECIDED,
+            Err(reason) => Self::dropped(reason),
+        }
+    }
+}
+
+const _: () = assert!(DropReason::SLOTS <= 256 && PathCount::SLOTS <= 256, "a counter's number fits in a byte");
+
 /// Writes the Ethernet header that the hop needs and says where the packet goes. Comes before the transport checksum,
 /// which may move the packet.
 ///

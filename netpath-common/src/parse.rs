@@ -69,25 +69,32 @@ pub struct Headers {
     pub total_len: u32,
 }
 
-/// Reads the headers.
+/// What a frame carries, as far as the packet path cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkLayer {
+    /// IPv4: the headers have been read.
+    Ipv4,
+    /// Something for others to carry.
+    Other,
+}
+
+/// Reads the headers of an IPv4 packet into `headers`; of anything else, nothing.
 ///
-/// `None`: not IPv4, for others to carry.
-///
-/// Not inlined: what it keeps on the BPF stack ends here.
+/// Not inlined: what it keeps on the BPF stack ends here. For the same reason it writes into its caller's memory.
 ///
 /// # Errors
 ///
 /// The packet is malformed: [`DropReason::Truncated`], [`DropReason::MalformedIpv4`] or
 /// [`DropReason::MalformedTransport`].
 #[inline(never)]
-pub fn parse(packet: &impl Packet) -> Result<Option<Headers>, DropReason> {
+pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Result<NetworkLayer, DropReason> {
     let ether_type = packet.read_u16(ethernet::ETHER_TYPE).ok_or(DropReason::Truncated)?;
     if ether_type != ethernet::IPV4 {
-        return Ok(None);
+        return Ok(NetworkLayer::Other);
     }
-    let mut headers = parse_ipv4(packet)?;
-    parse_transport(packet, &mut headers)?;
-    Ok(Some(headers))
+    *headers = parse_ipv4(packet)?;
+    parse_transport(packet, headers)?;
+    Ok(NetworkLayer::Ipv4)
 }
 
 #[inline(always)]
@@ -230,6 +237,28 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
 }
 
 impl Headers {
+    /// Headers of nothing, for [`parse`] to fill in.
+    pub const EMPTY: Self = Self {
+        key: FlowKey {
+            source: [0; 4],
+            destination: [0; 4],
+            source_port: [0; 2],
+            destination_port: [0; 2],
+            protocol: 0,
+            reserved: [0; 3],
+        },
+        transport_at: 0,
+        payload_at: 0,
+        ttl: 0,
+        tos: 0,
+        checksum: [0; 2],
+        identification: [0; 2],
+        fragment: Fragment::Whole,
+        may_fragment: false,
+        transport: Transport::Unknown,
+        total_len: 0,
+    };
+
     /// The largest IPv4 packet that this one becomes on a wire, in bytes: itself, or one of its segments.
     #[inline(always)]
     #[must_use]

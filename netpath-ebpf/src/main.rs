@@ -21,7 +21,7 @@ use netpath_common::path::{early::early, from_container, from_host, from_wire};
 
 use crate::{
     kernel::clock,
-    maps::KernelTables,
+    maps::{KernelTables, scratch},
     packet::{tc::TcPacket, xdp::XdpPacket},
 };
 
@@ -41,7 +41,8 @@ fn np_uplink(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let fate = from_wire::from_wire(&mut packet, &mut tables, &clock::arrival(&context));
+    let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
+    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &clock::arrival(&context));
     verdict::tc(&packet, fate)
 }
 
@@ -53,7 +54,8 @@ fn np_container(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let fate = from_container::from_container(&mut packet, &mut tables, &clock::arrival(&context));
+    let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
+    let fate = from_container::from_container(&mut packet, &mut tables, headers, &clock::arrival(&context));
     verdict::tc(&packet, fate)
 }
 

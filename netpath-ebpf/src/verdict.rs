@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
 use netpath_common::{
     abi::PathCount,
     drop::DropReason,
-    forward::{Forward, Verdict},
+    forward::{Fate, Forward},
 };
 
 use crate::{
@@ -15,16 +15,13 @@ use crate::{
 
 /// The action for a packet at tc.
 #[inline(always)]
-pub(crate) fn tc(packet: &TcPacket<'_>, fate: Result<Verdict, DropReason>) -> i32 {
-    let verdict = match fate {
-        Ok(verdict) => verdict,
-        Err(reason) => {
-            counters::dropped(reason);
-            return TC_ACT_SHOT;
-        }
+pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
+    let Some(forward) = fate.forward() else {
+        counters::dropped(fate.counter());
+        return TC_ACT_SHOT;
     };
-    counters::took(verdict.path, packet.len());
-    match verdict.forward {
+    counters::took(fate.counter(), packet.len());
+    match forward {
         Forward::Kernel => TC_ACT_OK,
         Forward::IntoContainer { ifindex } => {
             packet.address_to_receiver();
@@ -38,7 +35,7 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Result<Verdict, DropReason>) -> i3
 /// The action for a packet that the packet path doesn't look at.
 #[inline(always)]
 pub(crate) fn not_ours(packet: &TcPacket<'_>) -> i32 {
-    counters::took(PathCount::ToKernel, packet.len());
+    counters::took(PathCount::ToKernel as u32, packet.len());
     TC_ACT_OK
 }
 
@@ -48,7 +45,7 @@ pub(crate) fn xdp(fate: Result<(), DropReason>) -> u32 {
     match fate {
         Ok(()) => xdp_action::XDP_PASS,
         Err(reason) => {
-            counters::dropped(reason);
+            counters::dropped(reason as u32);
             xdp_action::XDP_DROP
         }
     }

@@ -1,7 +1,12 @@
 //! What is decided before the kernel spends a buffer on a frame: malformed ones, and those that address a container
 //! without having been let in.
 
-use crate::{drop::DropReason, packet::Packet, parse::parse, tables::Tables};
+use crate::{
+    drop::DropReason,
+    packet::Packet,
+    parse::{Headers, NetworkLayer, parse},
+    tables::Tables,
+};
 
 /// Looks at a frame that came in by an uplink; it goes on unchanged.
 ///
@@ -10,7 +15,10 @@ use crate::{drop::DropReason, packet::Packet, parse::parse, tables::Tables};
 /// The reason for which the frame must be dropped.
 #[inline(always)]
 pub fn early<T: Tables>(packet: &impl Packet, tables: &T) -> Result<(), DropReason> {
-    let Some(headers) = parse(packet)? else { return Ok(()) };
+    let mut headers = Headers::EMPTY;
+    if parse(packet, &mut headers)? == NetworkLayer::Other {
+        return Ok(());
+    }
     match tables.endpoint(headers.key.destination) {
         Some(_) => Err(DropReason::DirectToContainer),
         None => Ok(()),

@@ -1,42 +1,44 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
-use super::{end_leftover, generation, icmp_error, known_flow, leave, may_open, resolve_fragment};
+use super::{end_leftover, generation, icmp_error, leave, may_open, with_flow};
 use crate::{
     abi::{Address, Endpoint, FlowKind, PathCount, Uplink},
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
-    forward::{Forward, Verdict},
+    forward::{Fate, Forward, Verdict},
     packet::Packet,
-    parse::{Headers, Transport, parse},
+    parse::{Headers, Transport},
     tables::{Arrival, Route, RouteQuery, Tables},
     wire::ethernet,
 };
 
 /// Carries a packet that came out of a container's veth.
 ///
-/// # Errors
-///
-/// The reason for which the packet must be dropped.
+/// `headers` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
 pub fn from_container<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
+    headers: &mut Headers,
     arrival: &Arrival,
-) -> Result<Verdict, DropReason> {
-    let Some(mut headers) = parse(packet)? else { return Ok(Verdict::kernel(PathCount::ToKernel)) };
-    resolve_fragment(tables, &mut headers, arrival);
-    if let Some(verdict) = known_flow(packet, tables, &headers, arrival)? {
-        return Ok(verdict);
-    }
-    if let Some(verdict) = unknown(packet, tables, &headers, arrival)? {
-        return Ok(verdict);
-    }
-    known_flow(packet, tables, &headers, arrival)?.ok_or(DropReason::HopGone)
+) -> Fate {
+    with_flow(packet, tables, headers, arrival, unknown)
 }
 
-/// A packet that belongs to no flow. `None`: it belongs to one now.
+/// A packet that belongs to no flow. Undecided: it belongs to one now.
 #[inline(never)]
-fn unknown<T: Tables>(
+fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+    if headers.transport == Transport::IcmpError {
+        let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
+        if fate.is_decided() {
+            return fate;
+        }
+    }
+    Fate::from(try_unknown(packet, tables, headers, arrival))
+}
+
+#[inline(always)]
+fn try_unknown<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
@@ -46,9 +48,6 @@ fn unknown<T: Tables>(
         return Ok(Some(verdict));
     }
     if headers.transport == Transport::IcmpError {
-        if let Some(verdict) = icmp_error::icmp_error(packet, tables, headers, arrival)? {
-            return Ok(Some(verdict));
-        }
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::IcmpErrorUnrelated).map(Some);
     }
     masquerade(tables, headers, arrival)

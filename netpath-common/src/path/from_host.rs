@@ -4,33 +4,32 @@
 
 use super::from_container::is_addressed_to;
 use crate::{
-    abi::PathCount,
-    drop::DropReason,
-    forward::{Forward, Verdict},
+    abi::{Endpoint, PathCount},
+    forward::{Fate, Forward, Verdict},
     packet::Packet,
     tables::{Arrival, Tables},
     wire::{ethernet, ipv4},
 };
 
-/// Carries a packet that leaves by a bridge.
-///
-/// # Errors
-///
-/// None so far: what isn't a container's goes on to the bridge.
+/// Carries a packet that leaves by a bridge; what isn't a container's goes on to the bridge.
 #[inline(always)]
-pub fn from_host<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    arrival: &Arrival,
-) -> Result<Verdict, DropReason> {
-    let kernel = Ok(Verdict::kernel(PathCount::ToKernel));
-    if packet.read_u16(ethernet::ETHER_TYPE) != Some(ethernet::IPV4) {
-        return kernel;
+pub fn from_host<T: Tables>(packet: &mut impl Packet, tables: &mut T, arrival: &Arrival) -> Fate {
+    let path = PathCount::HostToContainer;
+    match receiver(packet, tables, arrival) {
+        Some(endpoint) => {
+            Fate::forwarded(Verdict { forward: Forward::Out { ifindex: endpoint.ifindex }, path })
+        }
+        None => Fate::forwarded(Verdict::kernel(PathCount::ToKernel)),
     }
-    let Some(destination) = packet.read_u32(ethernet::LEN + ipv4::DESTINATION) else { return kernel };
-    let Some(endpoint) = tables.endpoint(destination) else { return kernel };
-    if endpoint.bridge_ifindex != arrival.ifindex || !is_addressed_to(packet, &endpoint)? {
-        return kernel;
+}
+
+/// The container that the frame is addressed to, by both its addresses.
+#[inline(always)]
+fn receiver<T: Tables>(packet: &impl Packet, tables: &T, arrival: &Arrival) -> Option<Endpoint> {
+    if packet.read_u16(ethernet::ETHER_TYPE)? != ethernet::IPV4 {
+        return None;
     }
-    Ok(Verdict { forward: Forward::Out { ifindex: endpoint.ifindex }, path: PathCount::HostToContainer })
+    let endpoint = tables.endpoint(packet.read_u32(ethernet::LEN + ipv4::DESTINATION)?)?;
+    let is_ours = endpoint.bridge_ifindex == arrival.ifindex && is_addressed_to(packet, &endpoint).ok()?;
+    is_ours.then_some(endpoint)
 }

@@ -1,42 +1,43 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
-use super::{end_leftover, generation, icmp_error, known_flow, leave, may_open, resolve_fragment};
+use super::{end_leftover, generation, icmp_error, leave, may_open, with_flow};
 use crate::{
     abi::{FlowKind, PathCount, Published, PublishedKey},
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
-    forward::Verdict,
+    forward::{Fate, Verdict},
     packet::Packet,
-    parse::{Headers, Transport, parse},
+    parse::{Headers, Transport},
     tables::{Arrival, Tables},
 };
 
 /// Carries a packet that came in by an uplink.
 ///
-/// # Errors
-///
-/// The reason for which the packet must be dropped.
+/// `headers` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
 pub fn from_wire<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
+    headers: &mut Headers,
     arrival: &Arrival,
-) -> Result<Verdict, DropReason> {
-    let Some(mut headers) = parse(packet)? else { return Ok(Verdict::kernel(PathCount::ToKernel)) };
-    resolve_fragment(tables, &mut headers, arrival);
-    if let Some(verdict) = known_flow(packet, tables, &headers, arrival)? {
-        return Ok(verdict);
-    }
-    if let Some(verdict) = unknown(packet, tables, &headers, arrival)? {
-        return Ok(verdict);
-    }
-    known_flow(packet, tables, &headers, arrival)?.ok_or(DropReason::HopGone)
+) -> Fate {
+    with_flow(packet, tables, headers, arrival, unknown)
 }
 
-/// A packet that belongs to no flow. `None`: it belongs to one now.
+/// A packet that belongs to no flow. Undecided: it belongs to one now.
 #[inline(never)]
-fn unknown<T: Tables>(
-    packet: &mut impl Packet,
+fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+    if headers.transport == Transport::IcmpError {
+        let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
+        if fate.is_decided() {
+            return fate;
+        }
+    }
+    Fate::from(try_unknown(tables, headers, arrival))
+}
+
+#[inline(always)]
+fn try_unknown<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     arrival: &Arrival,
@@ -45,13 +46,7 @@ fn unknown<T: Tables>(
     if tables.endpoint(headers.key.destination).is_some() {
         return Err(DropReason::DirectToContainer);
     }
-    if headers.transport == Transport::IcmpError {
-        // One that quotes no flow is about the host's own packets.
-        return match icmp_error::icmp_error(packet, tables, headers, arrival)? {
-            None => kernel,
-            verdict => Ok(verdict),
-        };
-    }
+    // An ICMP error that quotes no flow is about the host's own packets.
     match published(tables, headers) {
         Some(published) => open_published(tables, headers, &published, arrival),
         None => kernel,

@@ -3,7 +3,7 @@
 use crate::{
     abi::PathCount,
     drop::DropReason,
-    forward::{self, Verdict},
+    forward::{self, Fate, Verdict},
     nat::{apply, icmp_error as nat},
     packet::Packet,
     parse::{Fragment, Headers},
@@ -11,15 +11,21 @@ use crate::{
     wire::checksum::Checksum,
 };
 
-/// Translates an ICMP error with the flow that it quotes and sends it the flow's way. `None`: it quotes no flow.
+/// Translates an ICMP error with the flow that it quotes and sends it the flow's way. Undecided: it quotes no flow.
 ///
 /// The error itself doesn't keep the flow alive (RFC 5508, section 4.2).
-///
-/// # Errors
-///
-/// The reason for which the packet must be dropped.
 #[inline(never)]
 pub(super) fn icmp_error<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Fate {
+    Fate::from(try_icmp_error(packet, tables, headers, arrival))
+}
+
+#[inline(always)]
+fn try_icmp_error<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,

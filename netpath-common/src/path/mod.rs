@@ -1,6 +1,6 @@
 //! 2. Classify: the packet's way, one file per direction.
 //!
-//! Every direction begins alike: parse, and if the packet belongs to a flow, translate and forward it ([`known_flow`]).
+//! Every direction begins alike: parse, and if the packet belongs to a flow, translate and forward it ([`with_flow`]).
 //! That is the fast path, one look-up in the flow table. Only what is left is classified: it opens a flow, stays local,
 //! belongs to the kernel, or is dropped with its reason.
 
@@ -14,10 +14,10 @@ use crate::{
     abi::{Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
-    forward::{self, Verdict},
+    forward::{self, Fate, Verdict},
     nat::apply,
     packet::Packet,
-    parse::{Fragment, Headers, Transport},
+    parse::{Fragment, Headers, NetworkLayer, Transport, parse},
     tables::{Arrival, Tables},
     wire::tcp,
 };
@@ -79,16 +79,53 @@ fn resolve_fragment_slowly<T: Tables>(tables: &mut T, headers: &mut Headers, arr
     }
 }
 
-/// Carries a packet of a known flow. `None`: there is no flow for it, or none any more.
+/// The beginning that every direction shares: parse, and carry what belongs to a flow. `unknown` says what becomes of the
+/// rest; when it opens a flow, the packet is carried with it.
+///
+/// `headers` is memory to work in, whatever it holds. In the kernel it isn't the stack but a map's value: what lies there
+/// the verifier doesn't follow, so it doesn't prove the rest of the path anew for every kind of packet.
+#[inline(always)]
+fn with_flow<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &mut Headers,
+    arrival: &Arrival,
+    unknown: impl Fn(&mut P, &mut T, &Headers, &Arrival) -> Fate,
+) -> Fate {
+    match parse(packet, headers) {
+        Ok(NetworkLayer::Ipv4) => {}
+        Ok(NetworkLayer::Other) => return Fate::forwarded(Verdict::kernel(PathCount::ToKernel)),
+        Err(reason) => return Fate::dropped(reason),
+    }
+    resolve_fragment(tables, headers, arrival);
+    let fate = known_flow(packet, tables, headers, arrival);
+    if fate.is_decided() {
+        return fate;
+    }
+    let fate = unknown(packet, tables, headers, arrival);
+    if fate.is_decided() {
+        return fate;
+    }
+    let fate = known_flow(packet, tables, headers, arrival);
+    if fate.is_decided() { fate } else { Fate::dropped(DropReason::HopGone) }
+}
+
+/// Carries a packet of a known flow. Undecided: there is no flow for it, or none any more.
 ///
 /// Not inlined: the BPF stack of 512 bytes is shared by a whole chain of calls, and this frame ends before the one that
 /// opens a flow begins.
-///
-/// # Errors
-///
-/// The reason for which the packet must be dropped.
 #[inline(never)]
 fn known_flow<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Fate {
+    Fate::from(try_known_flow(packet, tables, headers, arrival))
+}
+
+#[inline(always)]
+fn try_known_flow<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,

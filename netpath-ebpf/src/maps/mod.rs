@@ -12,6 +12,7 @@ pub(crate) mod handover;
 pub(crate) mod hops;
 pub(crate) mod host_addresses;
 pub(crate) mod published;
+pub(crate) mod scratch;
 pub(crate) mod uplinks;
 
 use core::ffi::c_void;
@@ -123,6 +124,6 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count(&mut self, path: PathCount, bytes: u32) {
-        counters::took(path, bytes);
+        counters::took(path as u32, bytes);
     }
 }

@@ -255,7 +255,7 @@ pub(super) fn classifier<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Re
     program.try_into().with_context(|| format!("{name} is no tc program"))
 }
 
-fn xdp_program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+pub(super) fn xdp_program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
     let name = program::XDP_UPLINK;
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;
     program.try_into().with_context(|| format!("{name} is no XDP program"))

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 pub use self::{
     detach::{Detached, detach},
-    kernel::{Collected, HandoverFlow, Kernel},
+    kernel::{Collected, HandoverFlow, Kernel, TestRun},
     pins::{Pins, PinsError},
 };
 use crate::desired::model::{Change, Hook, State};

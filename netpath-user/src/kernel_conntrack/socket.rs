@@ -94,6 +94,8 @@ impl Socket {
     fn exchange(&mut self, batch: &[Request]) -> io::Result<Vec<Outcome>> {
         match self.try_exchange(batch) {
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && batch.len() > 1 => {
+                // The kernel sends no answer before the buffer has been emptied.
+                while self.receive(libc::MSG_DONTWAIT).is_ok() {}
                 // The whole batch has been handled, but which answers are lost is unknown. Asked again, the kernel says
                 // of what it made the first time that it exists.
                 let (first, second) = batch.split_at(batch.len() / 2);
