@@ -68,7 +68,7 @@ impl Daemon {
     /// What netpath itself says about the traffic.
     pub(crate) fn show(&self) -> Result<()> {
         for verb in [&["status"][..], &["ct", "ls"], &["drops"]] {
-            println!("\n$ netpath {}", verb.join(" "));
+            say!("\n$ netpath {}", verb.join(" "));
             process::run(network::inside("host", &self.command()).args(verb))?;
         }
         Ok(())

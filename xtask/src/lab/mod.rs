@@ -11,6 +11,16 @@
 //! The addresses are documentation's (RFC 5737). All files are under [`DIRECTORY`], whose state file says what else was made, so that even a lab
 //! whose xtask was killed is cleared away, and nothing that somebody else made.
 
+/// Prints a line. Nobody may be listening any more (`| head`, a terminal that is gone): that is no reason to stop half-way, which `println!` would.
+macro_rules! say {
+    ($($line:tt)*) => { std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($line)*))).ok() };
+}
+
+/// The same to standard error.
+macro_rules! complain {
+    ($($line:tt)*) => { std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($line)*))).ok() };
+}
+
 mod cleaning;
 mod daemon;
 mod docker;
@@ -63,23 +73,23 @@ pub(crate) fn main(plan: &Plan) -> Result<()> {
     if shown.is_err() {
         logs();
     }
-    println!("\nlab: taking everything away that was made");
+    say!("\nlab: taking everything away that was made");
     let cleaned = cleaning::clean(&state, plan.netpath.as_deref());
     shown.context("the lab")?;
     cleaned.context("taking the lab away")
 }
 
 fn show(plan: &Plan, state: &mut State, interrupt: &Interrupt) -> Result<()> {
-    println!("lab: network namespaces `host` and `lan` with a wire between them");
+    say!("lab: network namespaces `host` and `lan` with a wire between them");
     network::make(state)?;
-    println!("lab: a dockerd in `host`, an image of busybox, containers `web` and `client`");
+    say!("lab: a dockerd in `host`, an image of busybox, containers `web` and `client`");
     let docker = docker::Docker::start(interrupt)?;
     docker.make_image()?;
     docker.run_containers(state)?;
     traffic::serve(interrupt)?;
     let daemon = match &plan.netpath {
         Some(netpath) => {
-            println!("lab: netpath in `host`, on eth0");
+            say!("lab: netpath in `host`, on eth0");
             Some(Daemon::start(netpath, &plan.netpath_arguments, state, interrupt)?)
         }
         None => None,
@@ -99,37 +109,37 @@ fn show(plan: &Plan, state: &mut State, interrupt: &Interrupt) -> Result<()> {
 /// Sends the traffic and shows who carried it.
 fn demonstrate(docker: &docker::Docker, daemon: Option<&Daemon>, interrupt: &Interrupt) -> Result<()> {
     let before = proof::Witness::ask()?;
-    println!("\nreal traffic, and what the other end saw:");
+    say!("\nreal traffic, and what the other end saw:");
     let passed = traffic::send(docker, interrupt);
     let after = proof::Witness::ask()?;
     if let Some(daemon) = daemon {
         daemon.show()?;
     }
-    println!("\nwhat the kernel's own NAT did meanwhile:");
+    say!("\nwhat the kernel's own NAT did meanwhile:");
     let kernel = proof::compare(&before, &after);
-    println!("{kernel}");
+    say!("{kernel}");
     passed?;
     if daemon.is_some() { kernel.is_idle() } else { Ok(()) }
 }
 
 fn hints(daemon: Option<&Daemon>) {
-    println!("\nthe lab stays until Ctrl-C. Try, in another terminal (as root):");
-    println!(
+    say!("\nthe lab stays until Ctrl-C. Try, in another terminal (as root):");
+    say!(
         "  nsenter --net=/run/netns/lan busybox wget -qO- http://{}:8080/cgi-bin/who     the container sees you",
         network::HOST
     );
-    println!(
+    say!(
         "  docker -H {} exec -it client sh     then: wget -qO- http://{}:8000/cgi-bin/who",
         docker::HOST,
         network::WORLD
     );
-    println!("  docker -H {} run --rm -p 8081:80 netpath-lab httpd -f -p 80 -h /www", docker::HOST);
-    println!("  nsenter --net=/run/netns/host conntrack -L     what the kernel tracks itself");
+    say!("  docker -H {} run --rm -p 8081:80 netpath-lab httpd -f -p 80 -h /www", docker::HOST);
+    say!("  nsenter --net=/run/netns/host conntrack -L     what the kernel tracks itself");
     if let Some(daemon) = daemon {
         for verb in ["status", "ct ls", "ports", "drops"] {
-            println!("  {} {verb}", daemon.command_line());
+            say!("  {} {verb}", daemon.command_line());
         }
-        println!("  its log: {}", daemon.log().display());
+        say!("  its log: {}", daemon.log().display());
     }
 }
 
@@ -141,9 +151,9 @@ fn logs() {
     {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let lines = text.lines().collect::<Vec<_>>();
-        eprintln!("-- {} (its end)", file.display());
+        complain!("-- {} (its end)", file.display());
         for line in lines.iter().skip(lines.len().saturating_sub(15)) {
-            eprintln!("   {line}");
+            complain!("   {line}");
         }
     }
 }

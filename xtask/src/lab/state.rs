@@ -52,7 +52,7 @@ impl State {
             if left.owner.is_alive() {
                 bail!("a lab is running already (process {}); Ctrl-C there or `kill {0}` ends it", left.owner.pid);
             }
-            println!("lab: clearing away what an earlier lab has left");
+            say!("lab: clearing away what an earlier lab has left");
             cleaning::clean(&left, None).context("clearing away an earlier lab")?;
         }
         if Path::new(DIRECTORY).exists() {

@@ -51,7 +51,7 @@ pub(crate) fn send(docker: &Docker, interrupt: &Interrupt) -> Result<()> {
             Ok(_) => format!("WRONG, expected {}", way.expected),
             Err(error) => format!("FAILED: {error:#}"),
         };
-        println!("  {:<48} {} saw {:<15} {verdict}", way.what, way.who, seen.as_deref().unwrap_or("nothing"));
+        say!("  {:<48} {} saw {:<15} {verdict}", way.what, way.who, seen.as_deref().unwrap_or("nothing"));
         if verdict != "ok" {
             failed.push(way.what);
         }
