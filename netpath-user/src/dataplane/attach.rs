@@ -96,8 +96,8 @@ impl Links {
         if self.pins.iter().any(|pin| pin.attachment == attachment) {
             return Ok(());
         }
-        let name = interface::name(attachment.ifindex)
-            .with_context(|| format!("interface {} is gone", attachment.ifindex))?;
+        let name =
+            interface::name(attachment.ifindex).with_context(|| format!("interface {} is gone", attachment.ifindex))?;
         let pin = match attachment.hook {
             Hook::XdpUplink => self.attach_xdp(ebpf, attachment, &name)?,
             Hook::Uplink | Hook::Container | Hook::Bridge => Some(self.attach_tc(ebpf, attachment, &name)?),
@@ -122,9 +122,8 @@ impl Links {
         if self.tc == Mechanism::Clsact {
             add_clsact(name)?;
             let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
-            let id = program
-                .attach_with_options(name, direction, TcAttachOptions::Netlink(options))
-                .with_context(what)?;
+            let id =
+                program.attach_with_options(name, direction, TcAttachOptions::Netlink(options)).with_context(what)?;
             // Dropping the link would take the filter away.
             std::mem::forget(program.take_link(id).with_context(what)?);
             pin_program(program, &pin)?;
@@ -147,7 +146,9 @@ impl Links {
             XdpChoice::Auto => return Ok(None),
         };
         let pin = self.layout.link(attachment, mechanism);
-        let what = || format!("can't attach {} to {name} in {} mode", program::XDP_UPLINK, pin.report().xdp_mode.unwrap_or(""));
+        let what = || {
+            format!("can't attach {} to {name} in {} mode", program::XDP_UPLINK, pin.report().xdp_mode.unwrap_or(""))
+        };
         let program = xdp_program(ebpf)?;
         let id = match program.attach_to_if_index(attachment.ifindex, mode) {
             Ok(id) => id,
@@ -237,8 +238,7 @@ fn add_clsact(name: &str) -> anyhow::Result<()> {
 /// The marker of a clsact attachment. aya remembers one pin per program, so the program is opened again for each.
 fn pin_program(program: &SchedClassifier, pin: &LinkPin) -> anyhow::Result<()> {
     let path = CString::new(pin.path.as_os_str().as_bytes())?;
-    bpf::pin_object(program.fd()?.as_fd(), &path)
-        .with_context(|| format!("can't pin {}", pin.path.display()))
+    bpf::pin_object(program.fd()?.as_fd(), &path).with_context(|| format!("can't pin {}", pin.path.display()))
 }
 
 fn tc_program(hook: Hook) -> anyhow::Result<(&'static str, TcAttachType)> {

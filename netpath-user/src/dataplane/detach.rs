@@ -1,12 +1,6 @@
 //! Removes all that netpath has in the kernel; in takeover mode its flows go on with nf_conntrack.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    net::Ipv4Addr,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, io, net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData};
@@ -103,7 +97,9 @@ fn stop_opening_flows(layout: &Layout, config: Config) -> anyhow::Result<()> {
 fn connections(entries: &[(FlowKey, Flow)], now_ns: u64) -> Vec<Connection> {
     let by_key: HashMap<FlowKey, &Flow> = entries.iter().map(|(key, flow)| (*key, flow)).collect();
     let originals = entries.iter().filter(|(_, flow)| flow.direction() == Direction::Original);
-    originals.filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, now_ns)).collect()
+    originals
+        .filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, now_ns))
+        .collect()
 }
 
 fn connection(key: &FlowKey, original: &Flow, reply: &Flow, now_ns: u64) -> Option<Connection> {
@@ -136,7 +132,8 @@ fn tuple(key: &FlowKey) -> Tuple {
 
 /// The clock of `last_seen_ns`.
 pub(super) fn now_ns() -> anyhow::Result<u64> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("can't read the monotonic clock")?;
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("can't read the monotonic clock")?;
     let seconds = u64::try_from(now.tv_sec()).unwrap_or_default();
     Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default())
 }

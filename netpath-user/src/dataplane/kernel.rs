@@ -151,8 +151,8 @@ impl Kernel {
     ///
     /// When the table can't be read or the collector's program fails.
     pub fn collect(&mut self, budget: usize) -> anyhow::Result<Collected> {
-        let (entries, next) = bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget)
-            .context("can't read the flow table")?;
+        let (entries, next) =
+            bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget).context("can't read the flow table")?;
         self.sweep = next.unwrap_or_default();
         let now_ns = now_ns()?;
         let mut candidates = Vec::new();
@@ -203,8 +203,7 @@ impl Kernel {
     /// When the kernel refuses the frame.
     pub fn test_xdp(&mut self, frame: &[u8]) -> anyhow::Result<TestRun> {
         let mut out = vec![0; frame.len()];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = attach::xdp_program(&mut self.ebpf)?.test_run(options).context("can't run the XDP program")?;
         Ok(TestRun { action: result.return_value, frame: out })
     }
@@ -301,9 +300,7 @@ impl Kernel {
             mac: endpoint.mac,
             reserved: [0; 4],
         };
-        self.endpoints
-            .insert(address.octets(), entry, 0)
-            .with_context(|| format!("can't write the endpoint {address}"))
+        self.endpoints.insert(address.octets(), entry, 0).with_context(|| format!("can't write the endpoint {address}"))
     }
 
     fn remove_endpoint(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
@@ -359,11 +356,8 @@ impl Kernel {
         let entries: Vec<_> = ports
             .iter()
             .map(|(port, target)| {
-                let target = Published {
-                    address: target.address.octets(),
-                    port: target.port.to_be_bytes(),
-                    reserved: [0; 2],
-                };
+                let target =
+                    Published { address: target.address.octets(), port: target.port.to_be_bytes(), reserved: [0; 2] };
                 (published_key(port), target)
             })
             .collect();
@@ -473,10 +467,7 @@ fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
 fn read_uplink(uplink: &abi::Uplink, hop: &Hop) -> Uplink {
     let used = uplink.addresses.iter().take(uplink.address_count as usize);
     let prefix_len = |mask: Address| u8::try_from(u32::from_be_bytes(mask).leading_ones()).unwrap_or(32);
-    Uplink {
-        addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(),
-        mtu: hop.mtu,
-    }
+    Uplink { addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(), mtu: hop.mtu }
 }
 
 fn raw(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
@@ -497,4 +488,3 @@ fn random() -> u32 {
     let bytes = RandomState::new().build_hasher().finish().to_ne_bytes();
     u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) | 1
 }
-

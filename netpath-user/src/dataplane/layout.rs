@@ -112,7 +112,8 @@ impl Layout {
             mount_bpffs(&self.root)?;
         }
         for directory in [self.maps(), self.links()] {
-            fs::create_dir_all(&directory).with_context(|| format!("can't make the directory {}", directory.display()))?;
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("can't make the directory {}", directory.display()))?;
         }
         Ok(())
     }
@@ -140,8 +141,9 @@ fn mount_bpffs(root: &Path) -> anyhow::Result<()> {
     const USUAL: &str = "/sys/fs/bpf";
     let target = if root.starts_with(USUAL) { Path::new(USUAL) } else { root };
     fs::create_dir_all(target).with_context(|| format!("can't make the directory {}", target.display()))?;
-    nix::mount::mount(Some("bpf"), target, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
-        .with_context(|| format!("can't mount a BPF file system on {}; try `mount -t bpf bpf {0}`", target.display()))?;
+    nix::mount::mount(Some("bpf"), target, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>).with_context(
+        || format!("can't mount a BPF file system on {}; try `mount -t bpf bpf {0}`", target.display()),
+    )?;
     tracing::info!(path = %target.display(), "mounted a BPF file system");
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Loads the eBPF object over new or pinned maps, and refuses pinned maps of another shape.
 
+use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapInfo, MapType},
 };
-use anyhow::{Context as _, bail};
 use netpath_common::abi::{
     Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Published, PublishedKey,
     Traffic, Uplink, names::map,
