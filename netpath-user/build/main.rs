@@ -3,6 +3,7 @@
 //! The programs are a workspace member but not a dependency: cargo has no way to say "that binary, for that other target". So a second cargo
 //! runs inside this one, with its own target directory, which stays between builds.
 
+#[expect(dead_code, reason = "only xtask installs and lints")]
 mod toolchain;
 
 use std::error::Error;

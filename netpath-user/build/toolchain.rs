@@ -186,10 +186,11 @@ impl Compiler {
         let field = |name| text.lines().find_map(|line: &str| line.strip_prefix(name));
         let minor = field("release: 1.")?.split('.').next()?.parse().ok()?;
         let llvm_major = field("LLVM version: ").and_then(|version| version.split('.').next()?.parse().ok());
-        Some(Version { minor, llvm_major })
+        Some(Version { minor, llvm_major, host: field("host: ")?.to_owned() })
     }
 
-    fn sysroot(&self) -> Option<PathBuf> {
+    /// The directory of its libraries.
+    pub(crate) fn sysroot(&self) -> Option<PathBuf> {
         answer(self.bare(&self.rustc).args(["--print", "sysroot"])).map(PathBuf::from)
     }
 
@@ -203,20 +204,38 @@ impl Compiler {
 }
 
 /// What `rustc -vV` says, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     /// 95 in 1.95.0.
     pub(crate) minor: u32,
     /// 22 in 22.1.8. bpf-linker must be built with this LLVM or a newer one.
     pub(crate) llvm_major: Option<u32>,
+    /// The machine that it runs on, such as x86_64-unknown-linux-gnu.
+    pub(crate) host: String,
 }
 
 impl Toolchain {
-    /// `cargo VERB` for the BPF target, in release mode, with everything but the package, the features and the target directory.
+    /// `cargo VERB` for the BPF target, with everything but the package, the features and the target directory.
     /// `arch` is the machine's architecture as in `CARGO_CFG_TARGET_ARCH`: aya-ebpf picks the layout of registers by it.
     pub(crate) fn cargo(&self, verb: &str, arch: &str) -> Command {
         let mut command = self.compiler.bare(&self.compiler.cargo);
-        command.args([verb, "--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core"]);
+        command.arg(verb);
+        self.aim_at_bpf(&mut command, arch);
+        command
+    }
+
+    /// `cargo clippy` for the BPF target, likewise, if the compiler has clippy with it. By its own path: cargo would take a subcommand from
+    /// cargo's home first, where rustup's proxy stands for another toolchain.
+    pub(crate) fn clippy(&self, arch: &str) -> Option<Command> {
+        let clippy = Machine::program_in(&[self.compiler.cargo.parent()?], "cargo-clippy")?;
+        let mut command = self.compiler.bare(&clippy);
+        command.arg("clippy").env("CARGO", &self.compiler.cargo);
+        self.aim_at_bpf(&mut command, arch);
+        Some(command)
+    }
+
+    fn aim_at_bpf(&self, command: &mut Command, arch: &str) {
+        command.args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core"]);
         let bin = self.compiler.rustc.parent().map(Path::to_owned);
         let path = bin.into_iter().chain(env::var_os("PATH").iter().flat_map(env::split_paths)).collect::<Vec<_>>();
         if let Ok(path) = env::join_paths(path) {
@@ -226,7 +245,6 @@ impl Toolchain {
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
             .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(arch).join("\x1f"));
-        command
     }
 }
 
@@ -282,3 +300,7 @@ fn is_program(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
+
+#[cfg(test)]
+#[path = "toolchain_tests.rs"]
+mod tests;

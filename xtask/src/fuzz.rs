@@ -1,0 +1,118 @@
+//! `cargo xtask fuzz`: libFuzzer on the packet path.
+//!
+//! The flags are cargo-fuzz's, given to the workspace's own compiler, so neither cargo-fuzz nor a nightly has to be installed; `fuzz/` has the layout
+//! that cargo-fuzz expects, for those who prefer it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cargo::{Metadata, cargo, workspace};
+use crate::toolchain::{self, Compiler, Machine};
+use crate::{process, setup};
+
+const TARGET: &str = "packet_path";
+
+/// Arguments of `cargo xtask fuzz`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How long.
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    seconds: u32,
+    /// Only run this input, such as one that a run has left in fuzz/artifacts.
+    input: Option<PathBuf>,
+}
+
+/// The verb.
+pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+    setup::ensure_cpp()?;
+    match &arguments.input {
+        Some(input) => replay(input),
+        None => fuzz(arguments.seconds),
+    }
+}
+
+/// Fuzzes for a while, from the kept inputs and what earlier runs on this machine found.
+pub(crate) fn fuzz(seconds: u32) -> Result<()> {
+    let program = build()?;
+    let fuzz = workspace().join("fuzz");
+    let corpus = directory(fuzz.join("corpus").join(TARGET))?;
+    let artifacts = directory(fuzz.join("artifacts").join(TARGET))?;
+    let mut run = Command::new(program);
+    // New inputs go to the first directory; the others are only read.
+    run.arg(corpus).arg(directory(fuzz.join("regressions").join(TARGET))?);
+    run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    run.args([
+        &format!("-max_total_time={seconds}"),
+        "-max_len=2048",
+        "-timeout=10",
+        "-verbosity=0",
+        "-print_final_stats=1",
+    ]);
+    println!("fuzzing {TARGET} for {seconds} s");
+    // Its messages are of no interest unless it finds something: among them is a dictionary of all it has tried.
+    let output = run.stdin(Stdio::null()).output().context("starting the fuzzer")?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        eprintln!("{messages}");
+        bail!(
+            "the fuzzer has found something ({}): the input is in {}, `cargo xtask fuzz FILE` runs it again",
+            output.status,
+            artifacts.display()
+        );
+    }
+    messages.lines().filter(|line| line.starts_with("stat::")).for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+fn replay(input: &Path) -> Result<()> {
+    let input = input.canonicalize().with_context(|| format!("the input {}", input.display()))?;
+    process::run(Command::new(build()?).arg(input))
+}
+
+fn build() -> Result<PathBuf> {
+    let compiler = toolchain::current(&Machine::here()).context("no cargo and rustc on PATH")?;
+    let host = compiler.version().context("rustc does not say its version")?.host;
+    let target_dir = Metadata::read()?.target_directory.join("fuzz");
+    let mut build = cargo("build");
+    build.args(["--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--bin", TARGET, "--target", &host]);
+    build.arg("--target-dir").arg(&target_dir);
+    build.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", flags(&compiler, &host).join("\x1f"));
+    process::run(&mut build)?;
+    Ok(target_dir.join(host).join("release").join(TARGET))
+}
+
+/// Coverage for libFuzzer, the checks of a debug build, and AddressSanitizer where the compiler brings its run-time (Debian's doesn't).
+fn flags(compiler: &Compiler, host: &str) -> Vec<String> {
+    let mut flags = [
+        "--cfg=fuzzing",
+        "-Cpasses=sancov-module",
+        "-Cllvm-args=-sanitizer-coverage-level=4",
+        "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+        "-Cllvm-args=-sanitizer-coverage-pc-table",
+        "-Cllvm-args=-sanitizer-coverage-trace-compares",
+        "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
+        "-Ccodegen-units=1",
+        "-Cdebug-assertions",
+        "-Coverflow-checks",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    if has_address_sanitizer(compiler, host) {
+        flags.push("-Zsanitizer=address".to_owned());
+    }
+    flags
+}
+
+fn has_address_sanitizer(compiler: &Compiler, host: &str) -> bool {
+    let Some(sysroot) = compiler.sysroot() else { return false };
+    let Ok(files) = fs::read_dir(sysroot.join("lib/rustlib").join(host).join("lib")) else { return false };
+    files.flatten().any(|file| file.file_name().to_string_lossy().ends_with("_rt.asan.a"))
+}
+
+fn directory(path: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&path).with_context(|| format!("making the directory {}", path.display()))?;
+    Ok(path)
+}
