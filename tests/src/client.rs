@@ -79,6 +79,22 @@ impl TcpClient {
         self.remote
     }
 
+    /// Makes an answer that takes longer a failure.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn give_up_after(&self, within: Duration) -> Result<()> {
+        self.reader.get_ref().set_read_timeout(Some(within)).context("set a read timeout")
+    }
+
+    /// Takes [`Self::give_up_after`] back.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn be_patient(&self) -> Result<()> {
+        self.give_up_after(STALL_TIMEOUT)
+    }
+
     /// The address under which the server sees this connection.
     ///
     /// # Errors
@@ -190,6 +206,22 @@ impl UdpClient {
     #[must_use]
     pub fn remote(&self) -> SocketAddrV4 {
         self.remote
+    }
+
+    /// Makes an answer that takes longer a failure.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn give_up_after(&self, within: Duration) -> Result<()> {
+        self.socket.set_read_timeout(Some(within)).context("set a read timeout")
+    }
+
+    /// Takes [`Self::give_up_after`] back.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn be_patient(&self) -> Result<()> {
+        self.give_up_after(ANSWER_TIMEOUT)
     }
 
     /// Sends one datagram, once, and gives the address under which the server saw it.

@@ -6,9 +6,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use netpath_common::abi::Mode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use netpath_common::abi::Mode;
 
 use crate::netns::Place;
 use crate::{run, shell, wait};
@@ -46,7 +46,11 @@ impl Dockerd {
         // Not `ip netns exec`: it mounts another /sys, which hides the cgroups from dockerd.
         let mut command = place.command("dockerd");
         command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
-        command.arg("--pidfile").arg(at("dockerd.pid")).arg("--host").arg(format!("unix://{}", at("docker.sock").display()));
+        command
+            .arg("--pidfile")
+            .arg(at("dockerd.pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", at("docker.sock").display()));
         if mode == Mode::Sole {
             command.args(["--iptables=false", "--ip6tables=false", "--userland-proxy=false"]);
         }
@@ -87,9 +91,7 @@ impl Dockerd {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let host = self.host();
-        wait::until("dockerd to answer", START_DEADLINE, || {
-            shell::run_words(&["docker", "--host", &host, "version"])
-        })?;
+        wait::until("dockerd to answer", START_DEADLINE, || shell::run_words(&["docker", "--host", &host, "version"]))?;
         ensure!(self.process.try_wait().context("look at dockerd")?.is_none(), "dockerd has ended");
         Ok(())
     }

@@ -165,9 +165,8 @@ pub fn queue_errors(socket: &impl std::os::fd::AsFd) -> Result<()> {
 pub fn set_path_mtu_discovery(socket: RawFd, choice: libc::c_int) -> Result<()> {
     let size = libc::socklen_t::try_from(size_of_val(&choice))?;
     // SAFETY: the pointer and the size describe `choice`, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, (&raw const choice).cast(), size)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, (&raw const choice).cast(), size) };
     ensure!(result == 0, "set IP_MTU_DISCOVER: {}", std::io::Error::last_os_error());
     Ok(())
 }

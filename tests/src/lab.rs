@@ -157,11 +157,21 @@ impl Lab {
     /// # Errors
     /// When it doesn't come into step with Docker.
     pub fn start_netpath(&mut self, options: Options) -> Result<()> {
+        self.start_netpath_unready(options)?;
+        self.netpath.as_mut().map_or(Ok(()), Netpath::wait_in_step)
+    }
+
+    /// The same, without waiting for anything.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_netpath_unready(&mut self, options: Options) -> Result<()> {
         self.remove_netpath()?;
         let Dataplane::Netpath(binary) = &self.dataplane else { return Ok(()) };
         let pins = run::pin_directory(self.mode.name());
         let netpath = Netpath::start(binary, &self.host, &self.directory.path, &pins, &self.dockerd.host(), options)?;
-        self.netpath.insert(netpath).wait_in_step()
+        self.netpath = Some(netpath);
+        Ok(())
     }
 
     /// Detaches netpath, if it is there, and removes its pins whatever becomes of that.

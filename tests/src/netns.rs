@@ -45,7 +45,8 @@ impl Place {
     /// When the namespace can't be entered, or the closure's error.
     pub fn enter<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let inside = || {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter the namespace {}", self.label))?;
+            setns(&self.file, CloneFlags::CLONE_NEWNET)
+                .with_context(|| format!("enter the namespace {}", self.label))?;
             action().with_context(|| format!("in {}", self.label))
         };
         thread::scope(|scope| match scope.spawn(inside).join() {

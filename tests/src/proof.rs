@@ -1,6 +1,7 @@
 //! Proof of who carried the packets: what netfilter has seen of them, and which programs are attached.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::loaded_maps;
@@ -26,7 +27,9 @@ impl NatCounters {
         let mut packets = BTreeMap::new();
         for line in place.run(&["iptables-save", "--counters", "--table", "nat"])?.lines() {
             // "[12:720] -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
-            let Some((counters, rule)) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else { continue };
+            let Some((counters, rule)) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
+                continue;
+            };
             let (count, _bytes) = counters.split_once(':').with_context(|| format!("read {line:?}"))?;
             *packets.entry(rule.to_owned()).or_insert(0) += count.parse::<u64>().context("read a packet count")?;
         }
@@ -54,29 +57,42 @@ impl NatCounters {
 
     fn moved(&self, place: &Place) -> Result<Vec<String>> {
         let now = Self::read(place)?;
-        let moved = now.packets.into_iter().filter(|(rule, count)| self.packets.get(rule).copied().unwrap_or(0) != *count);
+        let moved =
+            now.packets.into_iter().filter(|(rule, count)| self.packets.get(rule).copied().unwrap_or(0) != *count);
         Ok(moved.map(|(rule, count)| format!("{rule}: {count}")).collect())
     }
 }
 
-/// The connections in a namespace's nf_conntrack of which `conntrack -L` shows all the words, e.g. `sport=1234`.
+/// Fails when a namespace's nf_conntrack has a flow that began with a packet from one address to another.
 ///
 /// # Errors
-/// When conntrack fails.
-pub fn tracked(place: &Place, words: &[String]) -> Result<Vec<String>> {
+/// With what it has.
+pub fn expect_untracked(place: &Place, source: SocketAddrV4, destination: SocketAddrV4) -> Result<()> {
+    let found = tracked(place, source, destination)?;
+    ensure!(found.is_empty(), "nf_conntrack has a flow that netpath should have carried: {found:?}");
+    Ok(())
+}
+
+/// Fails when nf_conntrack has no such flow.
+///
+/// # Errors
+/// When it hasn't.
+pub fn expect_tracked(place: &Place, source: SocketAddrV4, destination: SocketAddrV4) -> Result<()> {
+    let found = tracked(place, source, destination)?;
+    ensure!(!found.is_empty(), "nf_conntrack has no flow from {source} to {destination}");
+    Ok(())
+}
+
+fn tracked(place: &Place, source: SocketAddrV4, destination: SocketAddrV4) -> Result<Vec<String>> {
+    let words = [
+        format!("src={}", source.ip()),
+        format!("sport={}", source.port()),
+        format!("dst={}", destination.ip()),
+        format!("dport={}", destination.port()),
+    ];
     let listed = place.run(&["conntrack", "--dump"])?;
     let has_all = |line: &&str| words.iter().all(|word| line.split_whitespace().any(|found| found == word));
     Ok(listed.lines().filter(has_all).map(str::to_owned).collect())
-}
-
-/// Fails when nf_conntrack has a connection with all the words.
-///
-/// # Errors
-/// With the connections that it has.
-pub fn expect_untracked(place: &Place, words: &[String]) -> Result<()> {
-    let found = tracked(place, words)?;
-    ensure!(found.is_empty(), "nf_conntrack has a flow that netpath should have carried: {found:?}");
-    Ok(())
 }
 
 /// A program attached to an interface.
@@ -120,7 +136,12 @@ pub fn expect_attached_once(place: &Place, interfaces: &[&str]) -> Result<()> {
     let all = attached(place)?;
     let mut hooks = BTreeSet::new();
     for one in &all {
-        ensure!(hooks.insert((&one.interface, &one.hook)), "{} has two programs at {}: {all:?}", one.interface, one.hook);
+        ensure!(
+            hooks.insert((&one.interface, &one.hook)),
+            "{} has two programs at {}: {all:?}",
+            one.interface,
+            one.hook
+        );
     }
     for interface in interfaces {
         ensure!(all.iter().any(|one| one.interface == *interface), "{interface} has no program: {all:?}");
@@ -164,7 +185,9 @@ pub fn expect_unloaded(programs: &[Attached], maps: &BTreeSet<u32>) -> Result<()
 fn existing(program: Result<ProgramInfo, aya::programs::ProgramError>) -> Result<Option<ProgramInfo>> {
     match program {
         Ok(program) => Ok(Some(program)),
-        Err(aya::programs::ProgramError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+        Err(aya::programs::ProgramError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
             Ok(None)
         }
         Err(error) => bail!("list the loaded programs: {error}"),

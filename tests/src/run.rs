@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -93,7 +94,8 @@ fn remove(pid: u32) -> Result<()> {
 /// When something in it is still in use.
 pub fn remove_directory(path: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
-    let inside = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|mount| Path::new(mount).starts_with(path));
+    let inside =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|mount| Path::new(mount).starts_with(path));
     // Backwards: what was mounted last may lie in what was mounted before.
     for mount in inside.collect::<Vec<_>>().into_iter().rev() {
         shell::run_words(&["umount", "--lazy", mount])?;
@@ -111,8 +113,11 @@ fn end_processes(entry: &str) -> Result<()> {
     wait::until(&format!("the processes with {entry} to end"), Duration::from_secs(10), || {
         let marked = marked_processes(entry);
         for pid in &marked {
-            // It may have ended by itself meanwhile.
-            drop(kill(*pid, Signal::SIGKILL));
+            match kill(*pid, Signal::SIGKILL) {
+                // It has ended by itself meanwhile.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("kill process {pid}")),
+            }
         }
         ensure!(marked.is_empty(), "{marked:?} are still there");
         Ok(())

@@ -1,6 +1,7 @@
 //! Runs the system tests: one lab per mode, shared by the tests of that mode and built anew after a failure.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -34,11 +35,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("tc", "iproute2"),
 ];
 
-/// Runs the cases and gives the exit code of the whole.
+/// Runs the cases.
 ///
 /// `peer` is the program for the containers, `workspace` the directory in which `target` is looked for.
 #[must_use]
-pub fn main(cases: &[Case], peer: &Path, workspace: &Path) -> i32 {
+pub fn main(cases: &[Case], peer: &Path, workspace: &Path) -> ExitCode {
     // One after the other: they share labs, and each measures what the other would disturb.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let prepared = prepare(workspace).map_err(|error| format!("{error:#}"));
@@ -57,7 +58,7 @@ pub fn main(cases: &[Case], peer: &Path, workspace: &Path) -> i32 {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     labs.close();
-    i32::from(conclusion.has_failed())
+    conclusion.exit_code()
 }
 
 /// Checks what every test needs. Something missing fails the tests: a test that was not run has not passed.
@@ -154,7 +155,9 @@ impl Watchdog {
         let (alive, ended) = mpsc::channel();
         thread::spawn(move || {
             if ended.recv_timeout(TEST_DEADLINE) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("\n\"{test}\" didn't end within {TEST_DEADLINE:?}: giving up, and removing what this run made");
+                eprintln!(
+                    "\n\"{test}\" didn't end within {TEST_DEADLINE:?}: giving up, and removing what this run made"
+                );
                 if let Err(error) = run::remove_own() {
                     eprintln!("{error:#}");
                 }
