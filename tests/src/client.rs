@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::netns::Place;
 use crate::protocol::{Progress, receive_content, send_content};
@@ -93,6 +93,16 @@ impl TcpClient {
     /// When the kernel refuses.
     pub fn be_patient(&self) -> Result<()> {
         self.give_up_after(STALL_TIMEOUT)
+    }
+
+    /// Keeps the connection's own buffers small, so that what goes through it soon depends on the network.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit_buffers(&self, bytes: usize) -> Result<()> {
+        let socket = SockRef::from(self.reader.get_ref());
+        socket.set_recv_buffer_size(bytes).context("limit the receive buffer")?;
+        socket.set_send_buffer_size(bytes).context("limit the send buffer")
     }
 
     /// The address under which the server sees this connection.

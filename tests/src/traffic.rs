@@ -14,16 +14,19 @@ use crate::wait;
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// A transfer's size: what the issue of proof asks for, 256 MiB.
+/// A transfer's size: enough to fill every buffer on its way many times.
 pub const TRANSFER: u64 = 256 * MEBIBYTE;
 
-/// The pace of a transfer in whose middle something happens: fast enough to keep packets on the way all the time.
-const PACE_MEBIBYTES: u32 = 12;
+/// The pace of a transfer in whose middle something happens: it lasts for a minute.
+const PACE_MEBIBYTES: u32 = 4;
 
-/// A transfer that is seen to have moved this far is alive: more than all buffers between its ends hold.
-const SIGN_OF_LIFE: u64 = 12 * MEBIBYTE;
+/// The buffers of a client whose transfer is watched.
+const BUFFER: usize = 256 * 1024;
 
-/// A paced transfer moves [`SIGN_OF_LIFE`] in a second; after a lost packet it may rest for a second or two.
+/// A transfer that is seen to have moved this far is alive: far more than its client's buffers hold.
+const SIGN_OF_LIFE: u64 = 2 * MEBIBYTE;
+
+/// A paced transfer moves [`SIGN_OF_LIFE`] in half a second; after a lost packet it may rest for a second or two.
 const LIFE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Which way a transfer goes, seen from the client.
@@ -57,8 +60,11 @@ pub struct BackgroundTransfer {
 
 impl BackgroundTransfer {
     /// Starts a transfer of 256 MiB.
-    #[must_use]
-    pub fn start(mut client: TcpClient, direction: Direction) -> Self {
+    ///
+    /// # Errors
+    /// When the connection's buffers can't be limited.
+    pub fn start(mut client: TcpClient, direction: Direction) -> Result<Self> {
+        client.limit_buffers(BUFFER)?;
         let what = format!("{direction:?} by {} from {}", client.local(), client.remote());
         let progress = Arc::new(Progress::paced(PACE_MEBIBYTES));
         let shared = Arc::clone(&progress);
@@ -66,7 +72,7 @@ impl BackgroundTransfer {
             Direction::Download => client.download(TRANSFER, &shared),
             Direction::Upload => client.upload(TRANSFER, &shared),
         });
-        Self { what, progress, thread: Some(thread) }
+        Ok(Self { what, progress, thread: Some(thread) })
     }
 
     /// Waits until the transfer has moved on by more than buffers could hide.

@@ -128,8 +128,8 @@ impl Live {
         for direction in [Direction::Download, Direction::Upload] {
             let masqueraded = TcpClient::connect(&place, self.lan_tcp)?;
             let published = TcpClient::connect(lab.lan(), published())?;
-            self.transfers.push(BackgroundTransfer::start(masqueraded, direction));
-            self.transfers.push(BackgroundTransfer::start(published, direction));
+            self.transfers.push(BackgroundTransfer::start(masqueraded, direction)?);
+            self.transfers.push(BackgroundTransfer::start(published, direction)?);
         }
         Ok(())
     }
