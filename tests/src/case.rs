@@ -1,0 +1,71 @@
+//! One test of the system tier: what it is called, where it runs and what it needs.
+
+use anyhow::Result;
+use netpath_common::abi::Mode;
+
+use crate::lab::Lab;
+
+/// The modes that a test runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modes {
+    /// Takeover and sole.
+    Both,
+    /// Takeover only: the test is about what netpath and Docker's rules do together.
+    Takeover,
+}
+
+/// Who must carry the packets for the test to make sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// netpath, already running with default options; or Docker's rules, in a run that compares with them.
+    Dataplane,
+    /// netpath, already running with default options. The test is about netpath itself.
+    Netpath,
+    /// netpath, which the test starts itself, as it wants it.
+    OwnNetpath,
+}
+
+/// A test.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// A sentence about behaviour.
+    pub name: &'static str,
+    /// The modes that it runs in.
+    pub modes: Modes,
+    /// Who must carry the packets.
+    pub needs: Needs,
+    /// The test itself.
+    pub run: fn(&mut Lab) -> Result<()>,
+}
+
+impl Case {
+    /// A test that runs in both modes, whoever carries the packets.
+    #[must_use]
+    pub const fn new(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
+        Self { name, modes: Modes::Both, needs: Needs::Dataplane, run }
+    }
+
+    /// The same about netpath itself.
+    #[must_use]
+    pub const fn netpath(self) -> Self {
+        Self { needs: Needs::Netpath, ..self }
+    }
+
+    /// The same with a netpath that the test starts.
+    #[must_use]
+    pub const fn own_netpath(self) -> Self {
+        Self { needs: Needs::OwnNetpath, ..self }
+    }
+
+    /// The same in takeover mode only.
+    #[must_use]
+    pub const fn takeover(self) -> Self {
+        Self { modes: Modes::Takeover, ..self }
+    }
+
+    /// Whether it runs in a mode.
+    #[must_use]
+    pub fn runs_in(&self, mode: Mode) -> bool {
+        self.modes == Modes::Both || mode == Mode::Takeover
+    }
+}

@@ -1,0 +1,244 @@
+//! Containers of a lab's dockerd, handled through the docker command as a user would.
+
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::image::{BUSYBOX, PEER};
+use crate::netns::Place;
+use crate::{run, shell};
+
+/// The image that every lab's dockerd imports.
+pub const IMAGE: &str = "netpath-test";
+
+/// The docker command, pointed at one daemon.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    host: String,
+}
+
+impl Docker {
+    /// For the daemon at an address as DOCKER_HOST takes it.
+    #[must_use]
+    pub fn new(host: String) -> Self {
+        Self { host }
+    }
+
+    /// Runs `docker WORDS...`, which must succeed, and gives its standard output without the last newline.
+    ///
+    /// # Errors
+    /// See [`shell::run`].
+    pub fn run(&self, words: &[&str]) -> Result<String> {
+        let mut all = vec!["docker", "--host", &self.host];
+        all.extend_from_slice(words);
+        Ok(shell::run_words(&all)?.trim_end().to_owned())
+    }
+
+    /// A container that serves the test protocol on ports given as [`crate::server`]'s program takes them.
+    #[must_use]
+    pub fn serving(&self, ports: &[&str]) -> Request {
+        let command = std::iter::once(PEER).chain(ports.iter().copied()).map(str::to_owned).collect();
+        Request { docker: self.clone(), options: Vec::new(), command }
+    }
+
+    /// A container that only exists: tests open their sockets in its network namespace.
+    #[must_use]
+    pub fn idle(&self) -> Request {
+        let command = [BUSYBOX, "sleep", "3600"].map(str::to_owned).to_vec();
+        Request { docker: self.clone(), options: Vec::new(), command }
+    }
+
+    /// Makes a network, with options of `docker network create`. It is removed when the returned handle is dropped.
+    ///
+    /// # Errors
+    /// When Docker can't.
+    pub fn network(&self, options: &[&str]) -> Result<Network> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.run(&[&["network", "create"], options, &[name.as_str()]].concat())?;
+        Ok(Network { docker: self.clone(), name })
+    }
+
+    /// Removes every container, running or not.
+    ///
+    /// # Errors
+    /// When dockerd doesn't answer.
+    pub fn remove_all(&self) -> Result<()> {
+        let listed = self.run(&["ps", "--all", "--quiet"])?;
+        let mut words = vec!["rm", "--force", "--volumes"];
+        words.extend(listed.lines());
+        if words.len() > 3 {
+            self.run(&words)?;
+        }
+        Ok(())
+    }
+}
+
+/// A network that a test has made; dropping it removes it.
+#[derive(Debug)]
+pub struct Network {
+    docker: Docker,
+    name: String,
+}
+
+impl Network {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Err(error) = self.docker.run(&["network", "rm", &self.name]) {
+            eprintln!("network {} is left until the lab ends: {error:#}", self.name);
+        }
+    }
+}
+
+/// What `docker run` shall start.
+#[derive(Debug)]
+pub struct Request {
+    docker: Docker,
+    options: Vec<String>,
+    command: Vec<String>,
+}
+
+impl Request {
+    /// Publishes a port or a range, written as for `docker run --publish`.
+    #[must_use]
+    pub fn publish(self, port: &str) -> Self {
+        self.option("--publish", port)
+    }
+
+    /// Connects it to a network other than the default one.
+    #[must_use]
+    pub fn network(self, name: &str) -> Self {
+        self.option("--network", name)
+    }
+
+    /// Adds an option of `docker run`.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Runs `docker run --detach`. The container is removed when the returned handle is dropped.
+    ///
+    /// # Errors
+    /// When Docker doesn't start it.
+    pub fn start(self) -> Result<Container> {
+        let mark = format!("{}={}", run::MARK, run::name());
+        // Process 1 ignores SIGTERM unless it asks for it: SIGKILL saves the ten seconds until docker loses patience.
+        let mut words = vec!["run", "--detach", "--stop-signal", "SIGKILL", "--env", &mark];
+        words.extend(self.options.iter().map(String::as_str));
+        words.push(IMAGE);
+        words.extend(self.command.iter().map(String::as_str));
+        let id = self.docker.run(&words)?;
+        Ok(Container { docker: self.docker, id, state: RefCell::new(None) })
+    }
+}
+
+/// A container; dropping it removes it.
+#[derive(Debug)]
+pub struct Container {
+    docker: Docker,
+    id: String,
+    /// What was asked of Docker about it; forgotten when it is restarted.
+    state: RefCell<Option<State>>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    address: Ipv4Addr,
+    place: Rc<Place>,
+}
+
+impl Container {
+    /// Its id, in full.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its address on its network.
+    ///
+    /// # Errors
+    /// When it has none or Docker doesn't answer.
+    pub fn address(&self) -> Result<Ipv4Addr> {
+        Ok(self.state()?.address)
+    }
+
+    /// Its network namespace.
+    ///
+    /// # Errors
+    /// When it isn't running or Docker doesn't answer.
+    pub fn place(&self) -> Result<Rc<Place>> {
+        Ok(self.state()?.place)
+    }
+
+    /// Runs `docker restart`.
+    ///
+    /// # Errors
+    /// When Docker can't.
+    pub fn restart(&self) -> Result<()> {
+        self.forget();
+        self.docker.run(&["restart", &self.id]).map(drop)
+    }
+
+    /// Runs `docker start`.
+    ///
+    /// # Errors
+    /// When Docker can't.
+    pub fn start(&self) -> Result<()> {
+        self.forget();
+        self.docker.run(&["start", &self.id]).map(drop)
+    }
+
+    /// Runs `docker stop`.
+    ///
+    /// # Errors
+    /// When Docker can't.
+    pub fn stop(&self) -> Result<()> {
+        self.forget();
+        self.docker.run(&["stop", &self.id]).map(drop)
+    }
+
+    /// Forgets address and namespace: they are asked for again.
+    pub fn forget(&self) {
+        self.state.replace(None);
+    }
+
+    fn state(&self) -> Result<State> {
+        if let Some(known) = self.state.borrow().as_ref() {
+            return Ok(known.clone());
+        }
+        let state = self.ask()?;
+        self.state.replace(Some(state.clone()));
+        Ok(state)
+    }
+
+    fn ask(&self) -> Result<State> {
+        let format = "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let answer = self.docker.run(&["inspect", "--format", format, &self.id])?;
+        let (pid, address) = answer.split_once(' ').with_context(|| format!("read docker inspect's {answer:?}"))?;
+        let address = address.parse().with_context(|| format!("container {} has no address", self.id))?;
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let place = Rc::new(Place::open(&format!("container {address}"), &path)?);
+        Ok(State { address, place })
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Err(error) = self.docker.run(&["rm", "--force", "--volumes", &self.id]) {
+            eprintln!("container {} is left until the lab ends: {error:#}", self.id);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A Docker daemon of the tests' own, in the network namespace of a lab's host.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use netpath_common::abi::Mode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::netns::Place;
+use crate::{run, shell, wait};
+
+/// dockerd starts in half a second here; a busy machine may need far longer.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// dockerd gives containers 10 s to end, and takes as long to remove the rules of 200 ports.
+const STOP_DEADLINE: Duration = Duration::from_secs(45);
+
+/// What happens to containers while dockerd isn't there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// They end with it, its default.
+    StopsContainers,
+    /// They live on (`--live-restore`).
+    KeepsContainers,
+}
+
+/// A running Docker daemon; dropping it stops it with all its containers.
+#[derive(Debug)]
+pub struct Dockerd {
+    process: Child,
+    directory: PathBuf,
+}
+
+impl Dockerd {
+    /// Starts dockerd in a namespace, with its files in a directory, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it can't be started or doesn't answer in time; its log is in the message.
+    pub fn start(place: &Place, directory: &Path, mode: Mode, restart: Restart) -> Result<Self> {
+        let at = |name: &str| directory.join(name);
+        let log = File::options().create(true).append(true).open(at("dockerd.log")).context("open dockerd's log")?;
+        // Not `ip netns exec`: it mounts another /sys, which hides the cgroups from dockerd.
+        let mut command = place.command("dockerd");
+        command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
+        command
+            .arg("--pidfile")
+            .arg(at("dockerd.pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", at("docker.sock").display()));
+        if mode == Mode::Sole {
+            command.args(["--iptables=false", "--ip6tables=false", "--userland-proxy=false"]);
+        }
+        if restart == Restart::KeepsContainers {
+            command.arg("--live-restore");
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().context("duplicate the log")?).stderr(log);
+        let process = run::mark(&mut command).spawn().context("start dockerd: is the package docker.io installed?")?;
+        let mut daemon = Self { process, directory: directory.to_owned() };
+        daemon.wait_until_ready().with_context(|| format!("dockerd's log ends with:\n{}", daemon.log_tail()))?;
+        Ok(daemon)
+    }
+
+    /// Its API's socket, as DOCKER_HOST takes it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.directory.join("docker.sock").display())
+    }
+
+    /// Stops it orderly and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it doesn't end in time.
+    pub fn stop(&mut self) -> Result<()> {
+        if self.process.try_wait().context("look at dockerd")?.is_none() {
+            let pid = Pid::from_raw(self.process.id().cast_signed());
+            kill(pid, Signal::SIGTERM).context("send SIGTERM to dockerd")?;
+            shell::wait_for_exit(&mut self.process, STOP_DEADLINE).context("wait for dockerd to stop")?;
+        }
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        tail(&self.directory.join("dockerd.log"), 15)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let host = self.host();
+        wait::until("dockerd to answer", START_DEADLINE, || shell::run_words(&["docker", "--host", &host, "version"]))?;
+        ensure!(self.process.try_wait().context("look at dockerd")?.is_none(), "dockerd has ended");
+        Ok(())
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("dockerd is killed: {error:#}");
+            drop(self.process.kill());
+            drop(self.process.wait());
+        }
+    }
+}
+
+/// The last lines of a file, or nothing.
+#[must_use]
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<_> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

@@ -1,0 +1,56 @@
+//! The system tier: real containers of a real dockerd, with netpath on their host, in network namespaces.
+//!
+//! Needs root and Docker; `cargo xtask test` sees to both. Words after `--` choose tests by their names, which begin with
+//! the mode that they run in:
+//!
+//!     cargo test --package netpath-tests --test system -- takeover
+//!
+//! With NETPATH_DATAPLANE=docker the same tests run against Docker's own rules, to show that what they expect is what
+//! Docker's users have; those about netpath itself are then listed as ignored.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use netpath_tests::case::Case;
+use netpath_tests::runner;
+
+mod system {
+    pub(crate) mod bulk;
+    pub(crate) mod commands;
+    pub(crate) mod docker;
+    pub(crate) mod errors;
+    pub(crate) mod evidence;
+    pub(crate) mod guard;
+    pub(crate) mod handover;
+    pub(crate) mod lifetime;
+    pub(crate) mod live;
+    pub(crate) mod local;
+    pub(crate) mod masquerade;
+    pub(crate) mod mtu;
+    pub(crate) mod options;
+    pub(crate) mod published;
+    pub(crate) mod reach;
+}
+
+/// By theme. Tests that share a running netpath come first; those that start their own follow.
+const THEMES: &[&[Case]] = &[
+    system::masquerade::CASES,
+    system::published::CASES,
+    system::local::CASES,
+    system::bulk::CASES,
+    system::errors::CASES,
+    system::mtu::CASES,
+    system::evidence::CASES,
+    system::commands::CASES,
+    system::guard::CASES,
+    system::options::CASES,
+    system::lifetime::CASES,
+    system::handover::CASES,
+    system::docker::CASES,
+];
+
+fn main() -> ExitCode {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let peer = Path::new(env!("CARGO_BIN_EXE_netpath-peer"));
+    runner::main(&THEMES.concat(), peer, &workspace)
+}

@@ -1,0 +1,88 @@
+//! The daemon dies, stops and starts again; the traffic doesn't notice.
+
+use anyhow::{Context as _, Result, ensure};
+use netpath_common::abi::Mode;
+use netpath_tests::case::Case;
+use netpath_tests::lab::Lab;
+use netpath_tests::netpath::{Netpath, Options};
+use netpath_tests::proof::{NatCounters, attached, expect_attached_once};
+
+use super::live::Live;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("kill -9 and a restart break nothing, and new connections work meanwhile", |lab| {
+        survives(lab, Options::default(), Netpath::kill)
+    })
+    .own_netpath(),
+    Case::new("SIGTERM and a restart break nothing, and new connections work meanwhile", |lab| {
+        survives(lab, Options::default(), Netpath::stop)
+    })
+    .own_netpath(),
+    Case::new("with clsact, kill -9 and a restart break nothing", |lab| {
+        survives(lab, Options::new(&["--tc", "clsact"]), Netpath::kill)
+    })
+    .own_netpath(),
+    Case::new("a port published while the daemon was dead works once it is back", published_meanwhile).own_netpath(),
+    Case::new("a container that went while the daemon was dead leaves nothing once it is back", gone_meanwhile)
+        .own_netpath(),
+    Case::new("a second daemon on the same pins is refused", second_daemon).netpath(),
+];
+
+fn survives(lab: &mut Lab, options: Options, end: fn(&mut Netpath) -> Result<()>) -> Result<()> {
+    lab.start_netpath(options)?;
+    let mut live = Live::start(lab)?;
+    let counters = NatCounters::read(lab.host())?;
+    live.start_streams(lab)?;
+    live.expect_alive().context("with the daemon")?;
+    let before = attached(lab.host())?;
+
+    end(lab.netpath()?)?;
+    live.expect_alive().context("without the daemon")?;
+    live.expect_new(lab).context("without the daemon")?;
+    ensure!(attached(lab.host())? == before, "programs went with the daemon");
+    lab.netpath()?.expect_code(&["status"], 3)?;
+
+    lab.netpath()?.start_again()?;
+    live.expect_alive().context("after the restart")?;
+    live.expect_new(lab).context("after the restart")?;
+    expect_attached_once(lab.host(), &["eth0", "docker0"])?;
+    let after = attached(lab.host())?;
+    ensure!(after.len() == before.len(), "before the restart {before:?} were attached, after it {after:?}");
+    if lab.mode() == Mode::Takeover {
+        counters.expect_unmoved(lab.host())?;
+    }
+    live.finish()
+}
+
+fn published_meanwhile(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    lab.netpath()?.kill()?;
+    let _container = lab.docker().serving(&["tcp:80"]).publish("8101:80").start()?;
+    lab.netpath()?.start_again()?;
+    let mut client = super::reach::connect(lab, std::net::SocketAddrV4::new(netpath_tests::lab::HOST, 8101))?;
+    ensure!(client.who()? == client.local(), "the container doesn't see the client's address");
+    Ok(())
+}
+
+fn gone_meanwhile(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    let container = lab.docker().serving(&["tcp:80"]).publish("8102:80").start()?;
+    let target = std::net::SocketAddrV4::new(netpath_tests::lab::HOST, 8102);
+    super::reach::connect(lab, target)?;
+    lab.netpath()?.kill()?;
+    drop(container);
+    lab.netpath()?.start_again()?;
+    let ports = lab.netpath()?.ports()?;
+    ensure!(ports.is_empty(), "still published: {ports:?}");
+    let links = std::fs::read_dir(lab.netpath()?.pins().join("links")).context("list the pinned links")?;
+    let links: Vec<_> = links.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    // The uplink's and the bridge's; with XDP off on a veth uplink there is no third.
+    ensure!(links.len() <= 3, "links of interfaces that are gone: {links:?}");
+    super::reach::expect_refused(lab, target)
+}
+
+fn second_daemon(lab: &mut Lab) -> Result<()> {
+    let second = lab.netpath()?.output(&["run", "--uplink", "eth0"])?;
+    ensure!(second.code != 0, "a second daemon ran beside the first: {}", second.stderr);
+    lab.netpath()?.wait_in_step()
+}
