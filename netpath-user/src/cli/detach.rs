@@ -13,6 +13,7 @@ use super::{
     args::Global,
     exit::Exit,
     output::{message, show},
+    preflight,
 };
 use crate::{
     control::{Client, ClientError},
@@ -36,6 +37,8 @@ struct Report {
 }
 
 pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
+    // Before the daemon ends for nothing: who may open its socket may not always remove what it attached.
+    preflight::check_privileges()?;
     let daemon_stopped = stop_daemon(&global.client(), &global.pin_dir)
         .await
         .context("a running daemon must end before what it attached is removed")?;

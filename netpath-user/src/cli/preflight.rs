@@ -1,4 +1,4 @@
-//! What `netpath run` needs before it touches anything: capabilities, the kernel's version, interfaces that exist.
+//! What must hold before netpath touches anything: capabilities, the kernel's version, interfaces that exist.
 //!
 //! Reading the system and deciding are apart, so that the decisions are tested without a system.
 
@@ -16,7 +16,7 @@ pub(super) enum PreflightError {
     #[error("RUST_LOG isn't a log filter: {0}")]
     LogFilter(String),
     /// Capabilities that the process doesn't have.
-    #[error("netpath run needs root, or these capabilities, which are missing: {}", .0.join(", "))]
+    #[error("this needs root, or these capabilities, which are missing: {}", .0.join(", "))]
     Capabilities(Vec<&'static str>),
     /// The kernel is too old.
     #[error("kernel {release} is too old for netpath: {feature}")]
@@ -52,17 +52,27 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// The first kernel with tcx.
 const TCX_KERNEL: (u32, u32) = (6, 6);
 
-/// Refuses a system that netpath can't run on.
+/// Refuses a system that the daemon can't run on.
 ///
 /// # Errors
 ///
 /// [`PreflightError`], or that /proc can't be read.
-pub(super) fn check(uplinks: &[String], tcx: Tcx) -> anyhow::Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
-    check_capabilities(effective_capabilities(&status).context("/proc/self/status says no CapEff")?)?;
+pub(super) fn check_system(uplinks: &[String], tcx: Tcx) -> anyhow::Result<()> {
+    check_privileges()?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading /proc/sys/kernel/osrelease")?;
     check_kernel(release.trim(), tcx)?;
     uplinks.iter().try_for_each(|name| check_interface(name))?;
+    Ok(())
+}
+
+/// Refuses a caller who may not change what is attached.
+///
+/// # Errors
+///
+/// [`PreflightError::Capabilities`], or that /proc can't be read.
+pub(super) fn check_privileges() -> anyhow::Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+    check_capabilities(effective_capabilities(&status).context("/proc/self/status says no CapEff")?)?;
     Ok(())
 }
 

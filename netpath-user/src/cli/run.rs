@@ -30,7 +30,7 @@ use crate::{
 
 pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     let tcx = if args.tc == TcChoice::Tcx { Tcx::Demanded } else { Tcx::Optional };
-    preflight::check(&args.uplinks, tcx)?;
+    preflight::check_system(&args.uplinks, tcx)?;
     start_log(args.log_format)?;
     let server = Server::bind(&global.socket).await?;
 

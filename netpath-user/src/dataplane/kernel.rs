@@ -13,29 +13,19 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
     programs::{TestRun as _, TestRunOptions},
 };
-use netpath_common::{
-    abi::{
-        self, Address, Config, Direction, Flow, FlowKey, Handover, Hop, HopKind, Mode, Published, PublishedKey,
-        UplinkAddress,
-        names::{map, program},
-    },
-    conntrack::{self, pair_state},
-    wire::ethernet,
-};
+use netpath_common::abi::{self, Address, Config, FlowKey, Handover, Mode, Published, names::map};
 
 use super::{
     AttachmentReport, Dataplane, Options, Pins,
     attach::{self, Links},
     bpf::{self, Cursor},
+    convert,
     detach::now_ns,
     hops::Hops,
     layout::Layout,
     load,
 };
 use crate::desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink};
-
-/// Keys that one run of the collector's program takes.
-const COLLECT_KEYS: usize = 128;
 
 /// A flow that stays with nf_conntrack.
 #[derive(Debug, Clone, Copy)]
@@ -44,15 +34,6 @@ pub struct HandoverFlow {
     pub key: FlowKey,
     /// Without a packet for so long, it has ended.
     pub timeout: Duration,
-}
-
-/// What a slice of the collector's work did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Entries that were looked at.
-    pub scanned: u64,
-    /// Flows that were deleted.
-    pub deleted: u64,
 }
 
 /// What a program made of one frame.
@@ -67,18 +48,18 @@ pub struct TestRun {
 /// Maps, programs and links in the kernel.
 pub struct Kernel {
     state: State,
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     links: Links,
     pins: Pins,
-    hops: Hops,
+    pub(super) hops: Hops,
     config: Array<MapData, Config>,
     endpoints: HashMap<MapData, Address, abi::Endpoint>,
     uplinks: HashMap<MapData, u32, abi::Uplink>,
     host_addresses: HashMap<MapData, Address, u32>,
     published: MapData,
-    handover: MapData,
-    flows: MapData,
-    sweep: Cursor,
+    pub(super) handover: MapData,
+    pub(super) flows: MapData,
+    pub(super) sweep: Cursor,
 }
 
 impl Kernel {
@@ -145,32 +126,6 @@ impl Kernel {
         self.write_config(Config { opens_flows: 1, ..config })
     }
 
-    /// Does a slice of the collector's work: looks at up to `budget` entries and deletes the flows that have ended.
-    ///
-    /// # Errors
-    ///
-    /// When the table can't be read or the collector's program fails.
-    pub fn collect(&mut self, budget: usize) -> anyhow::Result<Collected> {
-        let (entries, next) =
-            bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget).context("can't read the flow table")?;
-        self.sweep = next.unwrap_or_default();
-        let now_ns = now_ns()?;
-        let mut candidates = Vec::new();
-        for (key, flow) in &entries {
-            if self.may_have_ended(key, flow, now_ns)? {
-                candidates.push(*key);
-            }
-        }
-        let mut collected = Collected { scanned: entries.len() as u64, deleted: 0 };
-        for keys in candidates.chunks(COLLECT_KEYS) {
-            collected.deleted += u64::from(self.run_collector(keys)?);
-        }
-        if next.is_none() {
-            self.collect_handover(now_ns)?;
-        }
-        Ok(collected)
-    }
-
     /// Runs a tc program on one frame that came in by an interface, without a network (`BPF_PROG_TEST_RUN`), for tests
     /// and measurements. The maps are the real ones.
     ///
@@ -220,40 +175,6 @@ impl Kernel {
         &self.pins
     }
 
-    /// A cheap look at one direction only; the program in the kernel decides. A direction that saw no close may belong
-    /// to a pair that the other has closed: so the shortest timeout that such a pair can have counts.
-    fn may_have_ended(&self, key: &FlowKey, flow: &Flow, now_ns: u64) -> anyhow::Result<bool> {
-        if self.hops.get(flow.hop)?.generation != flow.hop_generation {
-            return Ok(true);
-        }
-        let shortest_ns = match flow.direction() {
-            Direction::Original => pair_state(key.protocol, flow.seen, 0),
-            Direction::Reply => pair_state(key.protocol, 0, flow.seen),
-        }
-        .timeout_ns()
-        .min(6 * conntrack::FRESH_NS);
-        Ok(now_ns.saturating_sub(flow.last_seen_ns) >= shortest_ns)
-    }
-
-    fn run_collector(&mut self, keys: &[FlowKey]) -> anyhow::Result<u32> {
-        let mut data = vec![0; ethernet::LEN];
-        data.extend_from_slice(bytemuck::cast_slice(keys));
-        let program = attach::classifier(&mut self.ebpf, program::COLLECT)?;
-        let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
-        Ok(program.test_run(options).context("the collector's program failed")?.return_value)
-    }
-
-    /// Forgets flows of nf_conntrack that have been silent for their time.
-    fn collect_handover(&self, now_ns: u64) -> anyhow::Result<()> {
-        let mut ended = Vec::new();
-        super::pins::walk::<FlowKey, Handover>(&self.handover, map::HANDOVER, |key, flow| {
-            if now_ns.saturating_sub(flow.last_seen_ns) >= flow.timeout_ns {
-                ended.push(key);
-            }
-        })?;
-        bpf::delete(&self.handover, &ended).context("can't write the map of flows that stay with nf_conntrack")
-    }
-
     fn configure(&mut self, options: &Options) -> anyhow::Result<()> {
         let old = self.pins.config()?;
         let (port_first, port_last) = options.port_range;
@@ -271,14 +192,7 @@ impl Kernel {
     }
 
     fn set_endpoint(&mut self, address: Ipv4Addr, endpoint: &Endpoint) -> anyhow::Result<()> {
-        let hop = Hop {
-            ifindex: endpoint.ifindex,
-            mtu: endpoint.mtu,
-            generation: 0,
-            kind: HopKind::Endpoint as u8,
-            reserved: 0,
-            addresses: Hop::addresses(endpoint.mac, endpoint.bridge_mac),
-        };
+        let hop = convert::endpoint_hop(endpoint);
         let old = self.state.endpoints.get(&address);
         let index = match (old, self.endpoint_hop(address)) {
             // The same container with another detail keeps its flows; another container ends them.
@@ -292,14 +206,7 @@ impl Kernel {
             }
             (_, None) => self.hops.assign(hop)?,
         };
-        let entry = abi::Endpoint {
-            ifindex: endpoint.ifindex,
-            bridge_ifindex: endpoint.bridge_ifindex,
-            hop: index,
-            network: endpoint.network,
-            mac: endpoint.mac,
-            reserved: [0; 4],
-        };
+        let entry = convert::endpoint_entry(endpoint, index);
         self.endpoints.insert(address.octets(), entry, 0).with_context(|| format!("can't write the endpoint {address}"))
     }
 
@@ -314,14 +221,7 @@ impl Kernel {
     }
 
     fn set_uplink(&mut self, ifindex: IfIndex, uplink: &Uplink) -> anyhow::Result<()> {
-        let hop = Hop {
-            ifindex,
-            mtu: uplink.mtu,
-            generation: 0,
-            kind: HopKind::Uplink as u8,
-            reserved: 0,
-            addresses: [0; 3],
-        };
+        let hop = convert::uplink_hop(ifindex, uplink);
         let index = match self.uplink_hop(ifindex) {
             Some(index) => {
                 self.hops.update(index, hop)?;
@@ -329,16 +229,7 @@ impl Kernel {
             }
             None => self.hops.assign(hop)?,
         };
-        let mut entry = abi::Uplink {
-            hop: index,
-            address_count: 0,
-            addresses: [UplinkAddress { address: [0; 4], mask: [0; 4] }; abi::Uplink::ADDRESSES_MAX],
-        };
-        for (slot, (address, prefix_len)) in entry.addresses.iter_mut().zip(&uplink.addresses) {
-            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix_len)).unwrap_or(0);
-            *slot = UplinkAddress { address: address.octets(), mask: mask.to_be_bytes() };
-            entry.address_count += 1;
-        }
+        let entry = convert::uplink_entry(uplink, index);
         self.uplinks.insert(ifindex, entry, 0).with_context(|| format!("can't write the uplink {ifindex}"))
     }
 
@@ -358,14 +249,14 @@ impl Kernel {
             .map(|(port, target)| {
                 let target =
                     Published { address: target.address.octets(), port: target.port.to_be_bytes(), reserved: [0; 2] };
-                (published_key(port), target)
+                (convert::published_key(port), target)
             })
             .collect();
         bpf::update(&self.published, &entries).with_context(|| format!("can't write {} published ports", ports.len()))
     }
 
     fn remove_published(&self, ports: &[PublishedPort]) -> anyhow::Result<()> {
-        let keys: Vec<_> = ports.iter().map(published_key).collect();
+        let keys: Vec<_> = ports.iter().map(convert::published_key).collect();
         bpf::delete(&self.published, &keys).with_context(|| format!("can't remove {} published ports", ports.len()))
     }
 
@@ -403,17 +294,17 @@ impl Kernel {
         let pins = &self.pins;
         let mut endpoints = BTreeMap::new();
         for (address, endpoint) in pins.endpoints()? {
-            endpoints.insert(address, read_endpoint(&endpoint, &pins.hops(endpoint.hop)?));
+            endpoints.insert(address, convert::read_endpoint(&endpoint, &pins.hops(endpoint.hop)?));
         }
         let mut uplinks = BTreeMap::new();
         for (ifindex, uplink) in pins.uplinks()? {
-            uplinks.insert(ifindex, read_uplink(&uplink, &pins.hops(uplink.hop)?));
+            uplinks.insert(ifindex, convert::read_uplink(&uplink, &pins.hops(uplink.hop)?));
         }
         let host_addresses = self.host_addresses.keys().map(|address| address.map(Ipv4Addr::from));
         Ok(State {
             mode: pins.config()?.mode(),
             endpoints,
-            published: pins.published()?.iter().filter_map(read_published).collect(),
+            published: pins.published()?.iter().filter_map(convert::read_published).collect(),
             uplinks,
             host_addresses: host_addresses.collect::<Result<_, _>>().context("can't read the host's addresses")?,
             attachments: self.links.attachments().collect(),
@@ -431,43 +322,6 @@ impl Dataplane for Kernel {
         self.state.apply(change);
         Ok(())
     }
-}
-
-fn published_key(port: &PublishedPort) -> PublishedKey {
-    PublishedKey {
-        address: port.address.octets(),
-        port: port.port.to_be_bytes(),
-        protocol: port.protocol.number(),
-        reserved: 0,
-    }
-}
-
-fn read_published((key, target): &(PublishedKey, Published)) -> Option<(PublishedPort, PublishedTarget)> {
-    use crate::desired::model::Protocol;
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.number() == key.protocol)?;
-    let port = PublishedPort { address: key.address.into(), port: u16::from_be_bytes(key.port), protocol };
-    let target = PublishedTarget { address: target.address.into(), port: u16::from_be_bytes(target.port) };
-    Some((port, target))
-}
-
-fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
-    let mut bridge_mac = [0; 6];
-    let bytes: &[u8] = bytemuck::bytes_of(&hop.addresses);
-    bridge_mac.copy_from_slice(&bytes[6..12]);
-    Endpoint {
-        ifindex: endpoint.ifindex,
-        bridge_ifindex: endpoint.bridge_ifindex,
-        mac: endpoint.mac,
-        bridge_mac,
-        network: endpoint.network,
-        mtu: hop.mtu,
-    }
-}
-
-fn read_uplink(uplink: &abi::Uplink, hop: &Hop) -> Uplink {
-    let used = uplink.addresses.iter().take(uplink.address_count as usize);
-    let prefix_len = |mask: Address| u8::try_from(u32::from_be_bytes(mask).leading_ones()).unwrap_or(32);
-    Uplink { addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(), mtu: hop.mtu }
 }
 
 fn raw(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {

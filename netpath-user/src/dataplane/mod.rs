@@ -7,15 +7,17 @@
 use std::path::PathBuf;
 
 pub use self::{
+    collector::Collected,
     detach::{Detached, detach},
-    kernel::{Collected, HandoverFlow, Kernel, TestRun},
+    kernel::{HandoverFlow, Kernel, TestRun},
     pins::{Pins, PinsError},
 };
 use crate::desired::model::{Change, Hook, State};
 
 mod attach;
 mod bpf;
-
+mod collector;
+mod convert;
 pub mod detach;
 pub mod fake;
 mod hops;

@@ -1,0 +1,91 @@
+//! The collector: finds flows that have ended and has the kernel delete them.
+//!
+//! Here is only the search. Whether a flow really has ended the program `np_collect` decides, at the moment in which it
+//! deletes: between a look from here and a delete from here a packet could have brought the flow back to life.
+
+use anyhow::Context as _;
+use aya::programs::{TestRun as _, TestRunOptions};
+use netpath_common::{
+    abi::{
+        Direction, Flow, FlowKey, Handover,
+        names::{map, program},
+    },
+    conntrack::{self, pair_state},
+    wire::ethernet,
+};
+
+use super::{attach, bpf, detach::now_ns, kernel::Kernel, pins};
+
+/// Keys that one run of the program takes.
+const KEYS_MAX: usize = 128;
+
+/// What a slice of the collector's work did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Entries that were looked at.
+    pub scanned: u64,
+    /// Flows that were deleted.
+    pub deleted: u64,
+}
+
+impl Kernel {
+    /// Does a slice of the collector's work: looks at up to `budget` entries and deletes the flows that have ended.
+    ///
+    /// # Errors
+    ///
+    /// When the table can't be read or the collector's program fails.
+    pub fn collect(&mut self, budget: usize) -> anyhow::Result<Collected> {
+        let (entries, next) =
+            bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget).context("can't read the flow table")?;
+        self.sweep = next.unwrap_or_default();
+        let now_ns = now_ns()?;
+        let mut candidates = Vec::new();
+        for (key, flow) in &entries {
+            if self.may_have_ended(key, flow, now_ns)? {
+                candidates.push(*key);
+            }
+        }
+        let mut collected = Collected { scanned: entries.len() as u64, deleted: 0 };
+        for keys in candidates.chunks(KEYS_MAX) {
+            collected.deleted += u64::from(self.run_collector(keys)?);
+        }
+        if next.is_none() {
+            self.collect_handover(now_ns)?;
+        }
+        Ok(collected)
+    }
+
+    /// A cheap look at one direction only; the program in the kernel decides. A direction that saw no close may belong
+    /// to a pair that the other has closed: so the shortest timeout that such a pair can have counts.
+    fn may_have_ended(&self, key: &FlowKey, flow: &Flow, now_ns: u64) -> anyhow::Result<bool> {
+        if self.hops.get(flow.hop)?.generation != flow.hop_generation {
+            return Ok(true);
+        }
+        let shortest_ns = match flow.direction() {
+            Direction::Original => pair_state(key.protocol, flow.seen, 0),
+            Direction::Reply => pair_state(key.protocol, 0, flow.seen),
+        }
+        .timeout_ns()
+        .min(6 * conntrack::FRESH_NS);
+        Ok(now_ns.saturating_sub(flow.last_seen_ns) >= shortest_ns)
+    }
+
+    fn run_collector(&mut self, keys: &[FlowKey]) -> anyhow::Result<u32> {
+        let mut data = vec![0; ethernet::LEN];
+        data.extend_from_slice(bytemuck::cast_slice(keys));
+        let program = attach::classifier(&mut self.ebpf, program::COLLECT)?;
+        let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
+        Ok(program.test_run(options).context("the collector's program failed")?.return_value)
+    }
+
+    /// Forgets flows of nf_conntrack that have been silent for their time.
+    fn collect_handover(&self, now_ns: u64) -> anyhow::Result<()> {
+        let mut ended = Vec::new();
+        pins::walk::<FlowKey, Handover>(&self.handover, map::HANDOVER, |key, flow| {
+            if now_ns.saturating_sub(flow.last_seen_ns) >= flow.timeout_ns {
+                ended.push(key);
+            }
+        })?;
+        bpf::delete(&self.handover, &ended).context("can't write the map of flows that stay with nf_conntrack")
+    }
+}

@@ -1,0 +1,85 @@
+//! Between the model's types and those in the maps.
+
+use std::net::Ipv4Addr;
+
+use netpath_common::abi::{self, Address, Hop, HopKind, Published, PublishedKey, UplinkAddress};
+
+use crate::desired::model::{Endpoint, IfIndex, Protocol, PublishedPort, PublishedTarget, Uplink};
+
+pub(super) fn published_key(port: &PublishedPort) -> PublishedKey {
+    PublishedKey {
+        address: port.address.octets(),
+        port: port.port.to_be_bytes(),
+        protocol: port.protocol.number(),
+        reserved: 0,
+    }
+}
+
+pub(super) fn read_published((key, target): &(PublishedKey, Published)) -> Option<(PublishedPort, PublishedTarget)> {
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.number() == key.protocol)?;
+    let port = PublishedPort { address: key.address.into(), port: u16::from_be_bytes(key.port), protocol };
+    let target = PublishedTarget { address: target.address.into(), port: u16::from_be_bytes(target.port) };
+    Some((port, target))
+}
+
+pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
+    let mut bridge_mac = [0; 6];
+    let bytes: &[u8] = bytemuck::bytes_of(&hop.addresses);
+    bridge_mac.copy_from_slice(&bytes[6..12]);
+    Endpoint {
+        ifindex: endpoint.ifindex,
+        bridge_ifindex: endpoint.bridge_ifindex,
+        mac: endpoint.mac,
+        bridge_mac,
+        network: endpoint.network,
+        mtu: hop.mtu,
+    }
+}
+
+pub(super) fn read_uplink(uplink: &abi::Uplink, hop: &Hop) -> Uplink {
+    let used = uplink.addresses.iter().take(uplink.address_count as usize);
+    let prefix_len = |mask: Address| u8::try_from(u32::from_be_bytes(mask).leading_ones()).unwrap_or(32);
+    Uplink { addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(), mtu: hop.mtu }
+}
+
+/// The hop of an endpoint; its generation is chosen where it is written.
+pub(super) fn endpoint_hop(endpoint: &Endpoint) -> Hop {
+    Hop {
+        ifindex: endpoint.ifindex,
+        mtu: endpoint.mtu,
+        generation: 0,
+        kind: HopKind::Endpoint as u8,
+        reserved: 0,
+        addresses: Hop::addresses(endpoint.mac, endpoint.bridge_mac),
+    }
+}
+
+pub(super) const fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
+    abi::Endpoint {
+        ifindex: endpoint.ifindex,
+        bridge_ifindex: endpoint.bridge_ifindex,
+        hop,
+        network: endpoint.network,
+        mac: endpoint.mac,
+        reserved: [0; 4],
+    }
+}
+
+/// The hop of an uplink; its generation is chosen where it is written.
+pub(super) const fn uplink_hop(ifindex: IfIndex, uplink: &Uplink) -> Hop {
+    Hop { ifindex, mtu: uplink.mtu, generation: 0, kind: HopKind::Uplink as u8, reserved: 0, addresses: [0; 3] }
+}
+
+pub(super) fn uplink_entry(uplink: &Uplink, hop: u32) -> abi::Uplink {
+    let mut entry = abi::Uplink {
+        hop,
+        address_count: 0,
+        addresses: [UplinkAddress { address: [0; 4], mask: [0; 4] }; abi::Uplink::ADDRESSES_MAX],
+    };
+    for (slot, (address, prefix_len)) in entry.addresses.iter_mut().zip(&uplink.addresses) {
+        let mask = u32::MAX.checked_shl(32 - u32::from(*prefix_len)).unwrap_or(0);
+        *slot = UplinkAddress { address: address.octets(), mask: mask.to_be_bytes() };
+        entry.address_count += 1;
+    }
+    entry
+}
