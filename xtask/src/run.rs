@@ -73,7 +73,8 @@ fn on_this_machine(netpath: &Path, socket: &Path, arguments: &[OsString]) -> Res
     println!("netpath takes over this machine's Docker ({}).", socket.display());
     println!("  look:  {path} status    {path} ct ls    {path} drops");
     println!(
-        "  Ctrl-C ends the daemon; its programs stay in the kernel and carry on, and the next `cargo xtask run` adopts them."
+        "  Ctrl-C ends the daemon; its programs stay in the kernel and carry on, and the next `cargo xtask run` adopts \
+         them."
     );
     println!("  undo:  {path} detach    (Docker's own rules carry on from there)\n");
     let error = Command::new(netpath).arg("run").args(arguments).exec();

@@ -14,12 +14,16 @@
 /// Prints a line. Nobody may be listening any more (`| head`, a terminal that is gone): that is no reason to stop
 /// half-way, which `println!` would.
 macro_rules! say {
-    ($($line:tt)*) => { std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($line)*))).ok() };
+    ($($line:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($line)*))).ok()
+    };
 }
 
 /// The same to standard error.
 macro_rules! complain {
-    ($($line:tt)*) => { std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($line)*))).ok() };
+    ($($line:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($line)*))).ok()
+    };
 }
 
 mod cleaning;

@@ -25,7 +25,8 @@ pub(crate) fn make(state: &mut State) -> Result<()> {
     for name in ["host", "lan"] {
         if Path::new("/run/netns").join(name).exists() {
             bail!(
-                "a network namespace `{name}` exists already and is not a lab's; see `ip netns pids {name}`, and `ip netns delete {name}` if it is of no use"
+                "a network namespace `{name}` exists already and is not a lab's; see `ip netns pids {name}`, and \
+                 `ip netns delete {name}` if it is of no use"
             );
         }
         state.namespaces.push(name.to_owned());

@@ -77,10 +77,12 @@ fn installed_llvm(libraries: &Path, mut majors: impl Iterator<Item = u32>) -> Op
 
 fn instructions(llvm_min: u32) -> String {
     format!(
-        "bpf-linker is missing, and there is no LLVM of version {llvm_min} or newer here to build it with. One of these gives it:\n  \
+        "bpf-linker is missing, and there is no LLVM of version {llvm_min} or newer here to build it with. \
+         One of these gives it:\n  \
          cargo install cargo-binstall && cargo binstall bpf-linker\n  \
          a release archive of https://github.com/aya-rs/bpf-linker, its program put on PATH\n  \
-         LLVM_PREFIX=DIR cargo install bpf-linker --version {VERSION} --no-default-features --features llvm-{llvm_min}   (DIR: LLVM {llvm_min} with headers)"
+         LLVM_PREFIX=DIR cargo install bpf-linker --version {VERSION} --no-default-features --features llvm-{llvm_min} \
+         (DIR: an LLVM {llvm_min} with headers)"
     )
 }
 
