@@ -2,7 +2,7 @@
 
 use std::vec;
 
-use super::Model;
+use super::{Model, sums};
 use crate::{
     abi::{FlowKey, Mode},
     conntrack,
@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Takes the input for a sequence of frames with their ways in, gives them to the packet path, and checks after each:
-/// what isn't forwarded by netpath is untouched, no frame changes its length, every flow has both its entries, and no
-/// two flows share a translated tuple.
+/// what isn't forwarded by netpath is untouched, no frame changes its length, right checksums stay right, every flow
+/// has both its entries, and no two flows share a translated tuple.
 ///
 /// # Panics
 ///
@@ -56,6 +56,9 @@ fn check_frame(fate: Fate, before: &[u8], after: &[u8]) {
         "{fate:?} changed a frame it leaves to others"
     );
     assert_eq!(before.len(), after.len(), "a frame's length");
+    if rewritten && sums::are_right(before) == Some(true) {
+        assert_eq!(sums::are_right(after), Some(true), "checksums: {before:02x?} became {after:02x?}");
+    }
 }
 
 fn check_flows(model: &Model) {

@@ -2,6 +2,7 @@
 //! a test sets them. For tests and the fuzzer.
 
 mod exercise;
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

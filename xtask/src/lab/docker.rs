@@ -35,6 +35,7 @@ impl Docker {
         fs::write(&settings, "{}").with_context(|| format!("writing {}", settings.display()))?;
         let mut dockerd = Command::new("dockerd");
         // A storage driver that works on every file system: the one image is small.
+        dockerd.args(["--bip", &format!("{}/16", network::GATEWAY)]);
         dockerd
             .args([
                 "--log-level",

@@ -14,6 +14,9 @@ pub(crate) const HOST: &str = "198.51.100.1";
 /// The neighbour's address on the wire.
 pub(crate) const LAN: &str = "198.51.100.2";
 
+/// The Docker host's address on docker0.
+pub(crate) const GATEWAY: &str = "172.17.0.1";
+
 /// An address that is reached through the neighbour only.
 pub(crate) const WORLD: &str = "203.0.113.80";
 

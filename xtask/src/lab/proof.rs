@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::network::inside;
+use super::network::{GATEWAY, HOST, inside};
 use crate::process::{self, words};
 
 /// What the kernel's NAT knows at one moment.
@@ -19,6 +19,8 @@ pub(crate) struct Witness {
 /// What the kernel's NAT did between two moments.
 pub(crate) struct Work {
     connections: Vec<String>,
+    /// Connections that a program of the host itself opened: the kernel tracks them where they begin, whoever forwards them afterwards.
+    own: Vec<String>,
     rules: Vec<(String, u64)>,
 }
 
@@ -35,13 +37,13 @@ impl Witness {
 
 /// What is new in the later one.
 pub(crate) fn compare(before: &Witness, after: &Witness) -> Work {
-    let connections =
-        after.connections.iter().filter(|connection| !before.connections.contains(connection)).cloned().collect();
+    let new = after.connections.iter().filter(|connection| !before.connections.contains(connection)).cloned();
+    let (own, connections) = new.partition(|connection| is_of_the_host(connection));
     let grown = |(rule, count): (&String, &u64)| {
         let more = count.saturating_sub(before.rules.get(rule).copied().unwrap_or(0));
         (more > 0).then(|| (rule.clone(), more))
     };
-    Work { connections, rules: after.rules.iter().filter_map(grown).collect() }
+    Work { connections, own, rules: after.rules.iter().filter_map(grown).collect() }
 }
 
 impl Work {
@@ -64,6 +66,7 @@ impl fmt::Display for Work {
         for connection in &self.connections {
             writeln!(f, "    {connection}")?;
         }
+        writeln!(f, "  and for the host's own connections, which begin in its kernel: {}", self.own.len())?;
         write!(f, "  rules of iptables' nat table that counted packets: {}", self.rules.len())?;
         for (rule, more) in &self.rules {
             write!(f, "\n    +{more} {rule}")?;
@@ -79,6 +82,11 @@ fn key(line: &str) -> String {
     let tuple =
         words.filter(|word| ["src=", "dst=", "sport=", "dport=", "id="].iter().any(|name| word.starts_with(name)));
     std::iter::once(protocol).chain(tuple).collect::<Vec<_>>().join(" ")
+}
+
+fn is_of_the_host(connection: &str) -> bool {
+    let source = connection.split(' ').find_map(|word| word.strip_prefix("src="));
+    [HOST, GATEWAY].iter().any(|address| source == Some(*address))
 }
 
 /// `[packets:bytes] -A CHAIN ...` and `:CHAIN POLICY [packets:bytes]`. A chain's own count is of packets that no rule took: not work of NAT.
@@ -101,6 +109,16 @@ mod tests {
         let young = "tcp      6 117 SYN_SENT src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1 mark=0 use=1";
         let old = "tcp      6 431999 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1 [ASSURED] mark=0 use=1";
         assert_eq!(key(young), key(old));
+    }
+
+    #[test]
+    fn a_connection_is_the_hosts_by_who_opened_it() {
+        assert!(is_of_the_host(
+            "tcp src=172.17.0.1 dst=172.17.0.2 sport=1 dport=80 src=172.17.0.2 dst=172.17.0.1 sport=80 dport=1"
+        ));
+        assert!(!is_of_the_host(
+            "tcp src=172.17.0.3 dst=203.0.113.80 sport=1 dport=80 src=203.0.113.80 dst=198.51.100.1 sport=80 dport=1"
+        ));
     }
 
     #[test]

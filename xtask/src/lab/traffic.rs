@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::docker::Docker;
 use super::interrupt::Interrupt;
-use super::network::{HOST, LAN, WORLD, inside};
+use super::network::{GATEWAY, HOST, LAN, WORLD, inside};
 use super::{daemon, image};
 use crate::process::{self, command};
 
@@ -75,7 +75,7 @@ fn ways(docker: &Docker, web: &str, client: &str) -> [Way; 7] {
         way("lan to published port 8080/tcp", from_lan(&http_get(HOST, 8080)), "container", LAN),
         way("lan to published port 5353/udp", from_lan(&udp_ask(HOST, 5353)), "container", LAN),
         way("container to container, TCP", from_client(&http_get(web, 80)), "container", client),
-        way("host to container, TCP", from_host(&http_get(web, 80)), "container", "172.17.0.1"),
+        way("host to container, TCP", from_host(&http_get(web, 80)), "container", GATEWAY),
     ]
 }
 
