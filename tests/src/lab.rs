@@ -146,8 +146,11 @@ impl Lab {
     /// # Errors
     /// When it doesn't get so far.
     pub fn ensure_netpath(&mut self) -> Result<()> {
-        if self.netpath.as_ref().is_some_and(|netpath| netpath.options() == &Options::default()) {
-            return self.netpath()?.wait_in_step();
+        if let Some(netpath) = &mut self.netpath
+            && netpath.options() == &Options::default()
+            && netpath.is_running()?
+        {
+            return netpath.wait_in_step();
         }
         self.start_netpath(Options::default())
     }
@@ -196,7 +199,7 @@ impl Lab {
     /// What to show with a failure.
     #[must_use]
     pub fn diagnosis(&self) -> String {
-        self.netpath.as_ref().map_or_else(|| "without netpath".to_owned(), Netpath::log_tail)
+        self.netpath.as_ref().map_or_else(|| "without netpath".to_owned(), Netpath::diagnosis)
     }
 
     /// Removes every container.
