@@ -210,13 +210,9 @@ fn swap(ebpf: &mut Ebpf, pin: &LinkPin) -> anyhow::Result<()> {
 /// Removes a pin and with it what it keeps attached. An interface that is gone took its filters with it.
 pub(super) fn remove(pin: &LinkPin) -> anyhow::Result<()> {
     if pin.mechanism == Mechanism::Clsact
-        && let Ok(name) = interface::name(pin.attachment.ifindex)
+        && let Err(error) = remove_filter(pin.attachment)
     {
-        let (_, direction) = tc_program(pin.attachment.hook)?;
-        let link = SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, FILTER_HANDLE, None)?;
-        if let Err(error) = aya::programs::Link::detach(link) {
-            tracing::debug!(interface = name, error = %chain(&error), "the filter is gone already");
-        }
+        tracing::debug!(ifindex = pin.attachment.ifindex, error = %format!("{error:#}"), "the filter is gone already");
     }
     match fs::remove_file(&pin.path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -226,9 +222,17 @@ pub(super) fn remove(pin: &LinkPin) -> anyhow::Result<()> {
     }
 }
 
+fn remove_filter(attachment: Attachment) -> anyhow::Result<()> {
+    let name = interface::name(attachment.ifindex)?;
+    let (_, direction) = tc_program(attachment.hook)?;
+    let link = SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+    Ok(aya::programs::Link::detach(link)?)
+}
+
 fn add_clsact(name: &str) -> anyhow::Result<()> {
     match tc::qdisc_add_clsact(name) {
         Ok(()) | Err(tc::TcError::AlreadyAttached) => Ok(()),
+        Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("can't add a clsact qdisc to {name}")),
     }
 }
