@@ -27,8 +27,6 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Between looks at a container that couldn't be read or whose veth wasn't found: at first, and at most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// A start is several events within a few milliseconds; waiting this long makes one round of them.
-const SETTLE: Duration = Duration::from_millis(3);
 /// Between comparisons of Docker's short list with the model.
 const COMPARE: Duration = Duration::from_secs(30);
 
@@ -116,7 +114,6 @@ impl Watcher {
             let before = self.knowledge.clone();
             tokio::select! {
                 () = session.mentions.changed() => {
-                    sleep(SETTLE).await;
                     let mentions = session.mentions.take();
                     self.look(session, mentions).await?;
                     again = LOOK_AGAIN.0;
