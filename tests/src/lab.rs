@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use netpath_common::abi::Mode;
 
-use crate::container::{Docker, IMAGE};
+use crate::container::{Container, Docker, IMAGE, Request};
 use crate::dockerd::{Dockerd, Restart};
 use crate::netns::{Namespace, Place};
 use crate::netpath::{Netpath, Options};
@@ -105,6 +105,20 @@ impl Lab {
     #[must_use]
     pub fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// Starts a container and, where netpath runs, waits until it carries the container's packets.
+    ///
+    /// # Errors
+    /// When Docker doesn't start it, or netpath takes longer than a second.
+    pub fn start(&mut self, request: Request) -> Result<Container> {
+        let container = request.start()?;
+        if let Some(netpath) = &mut self.netpath
+            && netpath.is_running()?
+        {
+            netpath.wait_for_container(container.address()?)?;
+        }
+        Ok(container)
     }
 
     /// A TCP server of the neighbour and its address.

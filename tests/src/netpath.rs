@@ -20,6 +20,9 @@ use crate::{run, shell, wait};
 /// How long netpath may take to come into step with Docker after a start, the loading of its programs included.
 const STEP_DEADLINE: Duration = Duration::from_secs(20);
 
+/// netpath's promise to a new container: it is carried a second after `docker run` has returned.
+const CONTAINER_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long netpath may take to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,6 +54,8 @@ pub struct Status {
     pub mode: String,
     /// The uplinks.
     pub uplinks: Vec<Uplink>,
+    /// Containers' addresses.
+    pub endpoints: Vec<Endpoint>,
     /// Packets and bytes by the way they took.
     pub traffic: BTreeMap<String, Traffic>,
     /// Dropped packets by reason.
@@ -68,6 +73,15 @@ pub struct Uplink {
     pub hook: Option<String>,
     /// `native` or `generic`; none when no XDP program is attached.
     pub xdp_mode: Option<String>,
+}
+
+/// A container's address in `netpath status`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whether netpath carries what the container sends.
+    pub attached: bool,
 }
 
 /// A counter in `netpath status`.
@@ -272,6 +286,19 @@ impl Netpath {
         wait::until("netpath to be in step with Docker", STEP_DEADLINE, || {
             let output = self.output(&["status"])?;
             ensure!(output.code == 0, "status ended with {}: {}{}", output.code, output.stdout, output.stderr);
+            Ok(())
+        })
+    }
+
+    /// Waits until netpath carries a new container's packets.
+    ///
+    /// # Errors
+    /// When that takes longer than a second.
+    pub fn wait_for_container(&self, address: Ipv4Addr) -> Result<()> {
+        wait::until(&format!("netpath to carry the packets of {address}"), CONTAINER_DEADLINE, || {
+            let endpoints = self.status()?.endpoints;
+            let found = endpoints.iter().any(|endpoint| endpoint.address == address && endpoint.attached);
+            ensure!(found, "status shows {endpoints:?}");
             Ok(())
         })
     }

@@ -67,15 +67,17 @@ impl Apt {
         installed.with_context(|| format!("without these packages it does not work; by hand: {install}"))
     }
 
+    /// Fetches the lists, if it may: without them it will do for packages that the machine has heard of.
     fn update(&mut self) -> Result<()> {
-        if !self.updated {
-            println!("setup: apt-get update");
-            let mut apt_get = words("apt-get update -q");
-            apt_get.args(["-o", "DPkg::Lock::Timeout=300"]);
-            process::run(&mut process::privileged(apt_get)?)?;
-            self.updated = true;
+        if self.updated {
+            return Ok(());
         }
-        Ok(())
+        self.updated = true;
+        let mut apt_get = words("apt-get update -q");
+        apt_get.args(["-o", "DPkg::Lock::Timeout=300"]);
+        let Ok(mut apt_get) = process::privileged(apt_get) else { return Ok(()) };
+        println!("setup: apt-get update");
+        process::run(&mut apt_get)
     }
 }
 
