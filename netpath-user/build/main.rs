@@ -1,7 +1,7 @@
 //! Builds the eBPF programs and leaves the object as `netpath-ebpf` in `OUT_DIR`, where the loader embeds it from.
 //!
-//! The programs are a workspace member but not a dependency: cargo has no way to say "that binary, for that other target". So a second cargo
-//! runs inside this one, with its own target directory, which stays between builds.
+//! The programs are a workspace member but not a dependency: cargo has no way to say "that binary, for that other
+//! target". So a second cargo runs inside this one, with its own target directory, which stays between builds.
 
 #[expect(dead_code, reason = "only xtask installs and lints")]
 mod toolchain;

@@ -1,8 +1,9 @@
 //! Finds a compiler and a linker that can build the eBPF programs.
 //!
-//! The BPF target has no prebuilt `core`, so the compiler needs core's source beside it (rustup's component rust-src, Debian's rust-web-src) and
-//! the unstable `-Zbuild-std`; the linker is bpf-linker. Nothing is installed here: `cargo xtask setup` does that, and includes this file to know
-//! what is missing. Standard library only, because a build script's dependencies would be everybody's.
+//! The BPF target has no prebuilt `core`, so the compiler needs core's source beside it (rustup's component rust-src,
+//! Debian's rust-web-src) and the unstable `-Zbuild-std`; the linker is bpf-linker. Nothing is installed here:
+//! `cargo xtask setup` does that, and includes this file to know what is missing. Standard library only, because a
+//! build script's dependencies would be everybody's.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -143,7 +144,8 @@ pub(crate) fn find_compiler(machine: &Machine) -> Result<Compiler, Vec<String>> 
     Err(wrong)
 }
 
-/// rustup's nightly, by the paths inside the toolchain: rustup's proxies obey an environment that leaks from the outer cargo.
+/// rustup's nightly, by the paths inside the toolchain: rustup's proxies obey an environment that leaks from the
+/// outer cargo.
 pub(crate) fn nightly(machine: &Machine) -> Option<Compiler> {
     let rustup = machine.program("rustup")?;
     let which = |program| {
@@ -216,7 +218,8 @@ pub(crate) struct Version {
 
 impl Toolchain {
     /// `cargo VERB` for the BPF target, with everything but the package, the features and the target directory.
-    /// `arch` is the machine's architecture as in `CARGO_CFG_TARGET_ARCH`: aya-ebpf picks the layout of registers by it.
+    /// `arch` is the machine's architecture as in `CARGO_CFG_TARGET_ARCH`: aya-ebpf picks the layout of registers by
+    /// it.
     pub(crate) fn cargo(&self, verb: &str, arch: &str) -> Command {
         let mut command = self.compiler.bare(&self.compiler.cargo);
         command.arg(verb);
@@ -224,8 +227,8 @@ impl Toolchain {
         command
     }
 
-    /// `cargo clippy` for the BPF target, likewise, if the compiler has clippy with it. By its own path: cargo would take a subcommand from
-    /// cargo's home first, where rustup's proxy stands for another toolchain.
+    /// `cargo clippy` for the BPF target, likewise, if the compiler has clippy with it. By its own path: cargo would
+    /// take a subcommand from cargo's home first, where rustup's proxy stands for another toolchain.
     pub(crate) fn clippy(&self, arch: &str) -> Option<Command> {
         let clippy = Machine::program_in(&[self.compiler.cargo.parent()?], "cargo-clippy")?;
         let mut command = self.compiler.bare(&clippy);
@@ -248,8 +251,9 @@ impl Toolchain {
     }
 }
 
-/// BTF for the maps' types needs debug information. LLVM's in-order expansion of memcpy would make every copy and clearing a loop over bytes:
-/// four times the instructions, and pointer arithmetic that the verifier only allows with CAP_PERFMON.
+/// BTF for the maps' types needs debug information. LLVM's in-order expansion of memcpy would make every copy and
+/// clearing a loop over bytes: four times the instructions, and pointer arithmetic that the verifier only allows with
+/// CAP_PERFMON.
 fn rust_flags(arch: &str) -> [String; 4] {
     let arch = if arch.starts_with("riscv64") { "riscv64" } else { arch };
     [

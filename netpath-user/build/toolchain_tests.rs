@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 
-/// Written by another process: if this one had it open for writing while another test starts a program, that program's copy of the descriptor
-/// would for a moment keep it from being run.
+/// Written by another process: if this one had it open for writing while another test starts a program, that
+/// program's copy of the descriptor would for a moment keep it from being run.
 fn program(file: &Path, script: &str) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$2" && chmod 755 "$2""#;

@@ -15,8 +15,8 @@ pub(crate) fn workspace() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// The cargo that runs us, in the workspace, without what `cargo run` added to the environment for xtask alone. The variables would make build
-/// scripts run again, and the library path would reach compilers of other toolchains.
+/// The cargo that runs us, in the workspace, without what `cargo run` added to the environment for xtask alone. The
+/// variables would make build scripts run again, and the library path would reach compilers of other toolchains.
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {

@@ -33,7 +33,8 @@ fn lint_host() -> Result<()> {
     process::run(&mut clippy)
 }
 
-/// For the BPF target if the compiler that builds them has clippy with it, else for the host, for which aya-ebpf compiles too.
+/// For the BPF target if the compiler that builds them has clippy with it, else for the host, for which aya-ebpf
+/// compiles too.
 fn lint_programs() -> Result<()> {
     let toolchain = toolchain::find(&Machine::here())?;
     for features in ["", "trace"] {

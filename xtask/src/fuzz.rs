@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: libFuzzer on the packet path.
 //!
-//! The flags are cargo-fuzz's, given to the workspace's own compiler, so neither cargo-fuzz nor a nightly has to be installed; `fuzz/` has the layout
-//! that cargo-fuzz expects, for those who prefer it.
+//! The flags are cargo-fuzz's, given to the workspace's own compiler, so neither cargo-fuzz nor a nightly has to be
+//! installed; `fuzz/` has the layout that cargo-fuzz expects, for those who prefer it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,8 @@ fn build() -> Result<PathBuf> {
     Ok(target_dir.join(host).join("release").join(TARGET))
 }
 
-/// Coverage for libFuzzer, the checks of a debug build, and AddressSanitizer where the compiler brings its run-time (Debian's doesn't).
+/// Coverage for libFuzzer, the checks of a debug build, and AddressSanitizer where the compiler brings its run-time
+/// (Debian's doesn't).
 fn flags(compiler: &Compiler, host: &str) -> Vec<String> {
     let mut flags = [
         "--cfg=fuzzing",

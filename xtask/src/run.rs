@@ -93,7 +93,8 @@ fn again_as_root(netpath: &Path) -> Result<()> {
     Err(error).context("sudo could not be started")
 }
 
-/// The socket of a Docker daemon that answers. A `DOCKER_HOST` that doesn't is an error: the user means that daemon, not a lab.
+/// The socket of a Docker daemon that answers. A `DOCKER_HOST` that doesn't is an error: the user means that daemon,
+/// not a lab.
 fn daemon() -> Result<Option<PathBuf>> {
     let Some(host) = env::var_os("DOCKER_HOST").filter(|host| !host.is_empty()) else {
         let socket = PathBuf::from("/var/run/docker.sock");

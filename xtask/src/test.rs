@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the tiers of tests, from the quickest to the most real.
 //!
-//! A failing tier does not stop the next: each says something of its own. The tiers inside the kernel need root; when we are not root only their
-//! test programs run through sudo, and everything is built as the user.
+//! A failing tier does not stop the next: each says something of its own. The tiers inside the kernel need root; when
+//! we are not root only their test programs run through sudo, and everything is built as the user.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Takes a lab away: everything that its state and its directory name, and nothing else. It goes on after an error and tells all of them.
+//! Takes a lab away: everything that its state and its directory name, and nothing else. It goes on after an error
+//! and tells all of them.
 
 use std::fs;
 use std::path::Path;

@@ -16,7 +16,8 @@ use crate::process::{self, command};
 
 const SOCKET: &str = "/run/netpath-lab/netpath.sock";
 
-/// Starts a program that writes to a log of its own. In a process group of its own: Ctrl-C is for us, who end the others in order.
+/// Starts a program that writes to a log of its own. In a process group of its own: Ctrl-C is for us, who end the
+/// others in order.
 pub(crate) fn spawn(name: &str, mut command: Command) -> Result<Child> {
     let log = log(name);
     let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;

@@ -13,7 +13,8 @@ static CAME: AtomicBool = AtomicBool::new(false);
 /// How often it is asked for.
 const STEP: Duration = Duration::from_millis(100);
 
-/// The signals that end the lab. They are caught and not blocked, because programs that we start would inherit the blocking.
+/// The signals that end the lab. They are caught and not blocked, because programs that we start would inherit the
+/// blocking.
 pub(crate) struct Interrupt;
 
 impl Interrupt {
@@ -21,7 +22,8 @@ impl Interrupt {
     pub(crate) fn catch() -> Result<Self> {
         let note = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            // SAFETY: the handler only stores to an atomic, which is allowed at any moment, and lives as long as the program.
+            // SAFETY: the handler only stores to an atomic, which is allowed at any moment, and lives as long as the
+            // program.
             unsafe { sigaction(signal, &note) }.with_context(|| format!("catching {signal}"))?;
         }
         Ok(Self)

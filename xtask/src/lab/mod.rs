@@ -8,10 +8,11 @@
 //!                                                  client
 //! ```
 //!
-//! The addresses are documentation's (RFC 5737). All files are under [`DIRECTORY`], whose state file says what else was made, so that even a lab
-//! whose xtask was killed is cleared away, and nothing that somebody else made.
+//! The addresses are documentation's (RFC 5737). All files are under [`DIRECTORY`], whose state file says what else
+//! was made, so that even a lab whose xtask was killed is cleared away, and nothing that somebody else made.
 
-/// Prints a line. Nobody may be listening any more (`| head`, a terminal that is gone): that is no reason to stop half-way, which `println!` would.
+/// Prints a line. Nobody may be listening any more (`| head`, a terminal that is gone): that is no reason to stop
+/// half-way, which `println!` would.
 macro_rules! say {
     ($($line:tt)*) => { std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($line)*))).ok() };
 }

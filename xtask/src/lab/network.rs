@@ -50,7 +50,8 @@ pub(crate) fn make(state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// The command in one of the namespaces. Unlike `ip netns exec` this leaves the mounts as they are: a dockerd needs the control groups.
+/// The command in one of the namespaces. Unlike `ip netns exec` this leaves the mounts as they are: a dockerd needs
+/// the control groups.
 pub(crate) fn inside(namespace: &str, command: &Command) -> Command {
     let mut inside = Command::new("nsenter");
     inside.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(command.get_program()).args(command.get_args());

@@ -19,7 +19,8 @@ pub(crate) struct Witness {
 /// What the kernel's NAT did between two moments.
 pub(crate) struct Work {
     connections: Vec<String>,
-    /// Connections that a program of the host itself opened: the kernel tracks them where they begin, whoever forwards them afterwards.
+    /// Connections that a program of the host itself opened: the kernel tracks them where they begin, whoever
+    /// forwards them afterwards.
     own: Vec<String>,
     rules: Vec<(String, u64)>,
 }
@@ -75,7 +76,8 @@ impl fmt::Display for Work {
     }
 }
 
-/// A connection without what changes while it lasts: its timeout and state. The addresses and ports are what it is known by.
+/// A connection without what changes while it lasts: its timeout and state. The addresses and ports are what it is
+/// known by.
 fn key(line: &str) -> String {
     let mut words = line.split_whitespace();
     let protocol = words.next().unwrap_or_default();
@@ -89,7 +91,8 @@ fn is_of_the_host(connection: &str) -> bool {
     [HOST, GATEWAY].iter().any(|address| source == Some(*address))
 }
 
-/// `[packets:bytes] -A CHAIN ...` and `:CHAIN POLICY [packets:bytes]`. A chain's own count is of packets that no rule took: not work of NAT.
+/// `[packets:bytes] -A CHAIN ...` and `:CHAIN POLICY [packets:bytes]`. A chain's own count is of packets that no rule
+/// took: not work of NAT.
 fn counters(saved: &str) -> BTreeMap<String, u64> {
     let mut rules = BTreeMap::new();
     for line in saved.lines() {

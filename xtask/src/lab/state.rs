@@ -44,7 +44,8 @@ impl Process {
 }
 
 impl State {
-    /// Makes the lab's directory ours. What a killed lab has left is cleared away first; a living lab or a stranger's is not touched.
+    /// Makes the lab's directory ours. What a killed lab has left is cleared away first; a living lab or a stranger's
+    /// is not touched.
     pub(crate) fn claim() -> Result<Self> {
         let file = file();
         if file.exists() {

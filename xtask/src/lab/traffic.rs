@@ -1,4 +1,5 @@
-//! Real traffic through the lab. Every server answers with the address that it saw, which shows each address translation from its far end.
+//! Real traffic through the lab. Every server answers with the address that it saw, which shows each address
+//! translation from its far end.
 
 use std::process::Command;
 use std::time::Duration;
@@ -80,7 +81,8 @@ fn ways(docker: &Docker, web: &str, client: &str) -> [Way; 7] {
 }
 
 fn http_get(address: &str, port: u16) -> String {
-    // BusyBox's by name: outside the containers there may be another wget. Its own -T ends in a crash where it is linked with glibc.
+    // BusyBox's by name: outside the containers there may be another wget. Its own -T ends in a crash where it is
+    // linked with glibc.
     format!("busybox timeout 6 busybox wget -q -O - http://{address}:{port}/cgi-bin/who")
 }
 

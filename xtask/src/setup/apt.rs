@@ -34,8 +34,8 @@ impl Apt {
         Ok(policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)")))
     }
 
-    /// Installs packages. A Docker service that comes with them is neither started nor enabled: it would take the machine's
-    /// network over, when all that is wanted is the program.
+    /// Installs packages. A Docker service that comes with them is neither started nor enabled: it would take the
+    /// machine's network over, when all that is wanted is the program.
     pub(super) fn install(&mut self, packages: &[String], steps: &mut Steps) -> Result<()> {
         if packages.is_empty() {
             return Ok(());

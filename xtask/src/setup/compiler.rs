@@ -43,7 +43,8 @@ pub(super) fn ensure(machine: &Machine, apt: &mut Apt, steps: &mut Steps) -> Res
     toolchain::find_compiler(machine).or_else(|missing| bail!("{}", instructions(&missing)))
 }
 
-/// Adds clippy to the compiler of the eBPF programs, where its origin offers it. Without it they are linted for the host.
+/// Adds clippy to the compiler of the eBPF programs, where its origin offers it. Without it they are linted for the
+/// host.
 pub(super) fn ensure_clippy(compiler: &Compiler, apt: &mut Apt, steps: &mut Steps) -> Result<()> {
     if compiler.cargo.with_file_name("cargo-clippy").is_file() {
         steps.found("clippy for the eBPF programs: beside their compiler");

@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: finds what netpath's build, lab and tests need, and installs what is missing.
 //!
-//! Every other verb calls [`ensure`] for its own needs, so nobody has to know this one. It installs with apt (Debian, Ubuntu), rustup and
-//! `cargo install`; on a machine where these can't, it says what to do by hand. It changes nothing that is already good enough.
+//! Every other verb calls [`ensure`] for its own needs, so nobody has to know this one. It installs with apt (Debian,
+//! Ubuntu), rustup and `cargo install`; on a machine where these can't, it says what to do by hand. It changes
+//! nothing that is already good enough.
 
 mod apt;
 mod compiler;

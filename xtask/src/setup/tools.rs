@@ -1,6 +1,7 @@
 //! The programs of the lab and the tests.
 //!
-//! They are looked for where packages put them, not on PATH: a program of the same name in somebody's home is not the one that was tested.
+//! They are looked for where packages put them, not on PATH: a program of the same name in somebody's home is not the
+//! one that was tested.
 
 use std::fs::File;
 use std::io::Read as _;
