@@ -98,7 +98,7 @@ fn udp(ends: Ends<'_>, port: u16, target: std::net::Ipv4Addr, generator: Generat
     let window = Window::soon();
     let (received, sent) =
         both((ends.server, || udp::count(&socket, window)), (ends.client, || generator.send(target, window)))?;
-    Ok(Sample { values: vec![window.rate(received), window.rate(sent)], packets: received })
+    Ok(Sample::new(vec![window.rate(received), window.rate(sent)], received))
 }
 
 fn tcp_rr(bench: &Bench) -> Result<Sample> {
@@ -106,7 +106,7 @@ fn tcp_rr(bench: &Bench) -> Result<Sample> {
     let (listener, window) = (listen(&ends)?, Window::soon());
     let ((), latencies) =
         both((ends.server, || tcp::answer_one(&listener)), (ends.client, || tcp::ask_one(PUBLISHED, window)))?;
-    Ok(Sample { values: vec![latencies.quantile(0.5)?, latencies.quantile(0.99)?], packets: latencies.count() })
+    Ok(Sample::new(vec![latencies.quantile(0.5)?, latencies.quantile(0.99)?], latencies.count()))
 }
 
 fn tcp_crr(bench: &Bench) -> Result<Sample> {
@@ -115,7 +115,7 @@ fn tcp_crr(bench: &Bench) -> Result<Sample> {
     let ((), count) =
         both((ends.server, || tcp::answer_many(&listener)), (ends.client, || tcp::ask_many(PUBLISHED, window)))?;
     // SYN, question, FIN.
-    Ok(Sample { values: vec![window.rate(count)], packets: 3 * count })
+    Ok(Sample::new(vec![window.rate(count)], 3 * count))
 }
 
 fn tcp_in(bench: &Bench) -> Result<Sample> {
@@ -130,7 +130,7 @@ fn tcp_bulk(ends: Ends<'_>, target: SocketAddrV4) -> Result<Sample> {
     let (listener, window) = (listen(&ends)?, Window::soon());
     let (bytes, ()) =
         both((ends.server, || tcp::drain(&listener, window)), (ends.client, || tcp::pour(target, window)))?;
-    Ok(Sample { values: vec![window.rate(bytes) * 8.0 / 1e6], packets: bytes / LARGEST })
+    Ok(Sample::new(vec![window.rate(bytes) * 8.0 / 1e6], bytes / LARGEST))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -41,6 +41,9 @@ pub fn markdown(outcome: &Outcome, measures: &[Measure], rounds: usize) -> Strin
         format!("tc hook {hook}, XDP {xdp}")
     };
     let hooks: Vec<_> = outcome.uplinks.iter().map(hook).collect();
+    let others = outcome.samples.others().map_or_else(String::new, |others| {
+        format!("{:.2} CPUs in the median sample, {:.2} in the worst", others.median, others.most)
+    });
     let facts = [
         ("date", format!("{} UTC", machine.date)),
         ("machine", format!("{} x {}", machine.cpus, machine.cpu)),
@@ -53,6 +56,7 @@ pub fn markdown(outcome: &Outcome, measures: &[Measure], rounds: usize) -> Strin
             "load average",
             format!("{} before, {} after (the run itself adds about 2)", machine.load_before, machine.load_after),
         ),
+        ("used by other programs", others),
     ];
     let mut text = String::from("| | |\n|---|---|\n");
     for (name, value) in facts {

@@ -5,7 +5,7 @@
 //! `sendmmsg`, so that more of the CPU is the packet path's. Out of a container it sends with `sendmmsg`, because the
 //! container's interface would take a segmented packet whole, and no application that sends single datagrams has that.
 
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use socket2::SockRef;
 use super::pinned::Window;
 use crate::server::any;
 
-/// The payload: with the headers, and the four bytes of the checksum that no veth carries, a wire's smallest frame.
+/// The payload: with its headers, a frame of 64 bytes.
 pub const PAYLOAD: usize = 22;
 
 /// Datagrams per system call.
@@ -153,16 +153,5 @@ impl Batch {
                 error => Err(error),
             },
         }
-    }
-}
-
-/// Where a bound socket listens.
-///
-/// # Errors
-/// When the kernel doesn't tell or it is no IPv4 address.
-pub fn port_of(socket: &UdpSocket) -> Result<u16> {
-    match socket.local_addr().context("ask for the socket's address")? {
-        SocketAddr::V4(address) => Ok(address.port()),
-        SocketAddr::V6(address) => bail!("{address} is no IPv4 address"),
     }
 }
