@@ -11,7 +11,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use netpath_common::abi::Mode;
 
 use crate::container::{Container, Docker, IMAGE, Request};
@@ -145,6 +145,17 @@ impl Lab {
     #[must_use]
     pub fn tests_netpath(&self) -> bool {
         self.dataplane != Dataplane::Docker
+    }
+
+    /// The netpath binary under test.
+    ///
+    /// # Errors
+    /// In a run without it.
+    pub fn binary(&self) -> Result<&Path> {
+        match &self.dataplane {
+            Dataplane::Netpath(binary) => Ok(binary),
+            Dataplane::Docker => bail!("this lab has no netpath"),
+        }
     }
 
     /// netpath as it runs now.

@@ -61,7 +61,10 @@ pub fn main(cases: &[Case], peer: &Path, workspace: &Path) -> ExitCode {
 }
 
 /// Checks what every test needs. Something missing fails the tests: a test that was not run has not passed.
-fn prepare(workspace: &Path) -> Result<Dataplane> {
+///
+/// # Errors
+/// With what is missing.
+pub fn prepare(workspace: &Path) -> Result<Dataplane> {
     ensure!(nix::unistd::geteuid().is_root(), "the system tests need root: run them with sudo, or `cargo xtask test`");
     let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| !shell::is_installed(program)).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
