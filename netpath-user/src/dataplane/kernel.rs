@@ -63,6 +63,8 @@ pub struct Kernel {
     pub(super) handover: MapData,
     pub(super) flows: MapData,
     pub(super) sweep: Cursor,
+    #[cfg(feature = "trace")]
+    pub(super) packet_log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
 
 impl Kernel {
@@ -89,6 +91,8 @@ impl Kernel {
             handover: raw(&mut ebpf, map::HANDOVER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
             sweep: Cursor::default(),
+            #[cfg(feature = "trace")]
+            packet_log: aya_log::EbpfLogger::init(&mut ebpf).context("can't open the programs' log")?,
             ebpf,
         };
         kernel.configure(options)?;
