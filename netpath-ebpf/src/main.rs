@@ -24,12 +24,24 @@ use crate::{
     packet::{tc::TcPacket, xdp::XdpPacket},
 };
 
-/// XDP on an uplink: early drops.
+/// XDP in an uplink's driver: early drops. Takes frames in several buffers, as large MTUs need them.
 #[xdp(frags)]
 fn np_xdp_uplink(context: XdpContext) -> u32 {
-    let packet = XdpPacket::new(&context);
-    let fate = early(&packet, &KernelTables::new(context.ctx.cast()));
-    verdict::xdp(fate)
+    at_xdp(&context)
+}
+
+/// The same behind the driver. Not for several buffers: for a program that takes them the kernel copies the socket buffer
+/// and forgets the length of its Ethernet header (`skb_pp_cow_data`, seen on 6.18), so that tc would then see the packet
+/// without one.
+#[xdp]
+fn np_xdp_generic(context: XdpContext) -> u32 {
+    at_xdp(&context)
+}
+
+#[inline(always)]
+fn at_xdp(context: &XdpContext) -> u32 {
+    let packet = XdpPacket::new(context);
+    verdict::xdp(early(&packet, &KernelTables::new(context.ctx.cast())))
 }
 
 /// tc ingress on an uplink: packets from the wire.

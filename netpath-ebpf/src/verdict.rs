@@ -12,6 +12,8 @@ use crate::{kernel::redirect, maps::counters, packet::tc::TcPacket};
 /// The action for a packet at tc.
 #[inline(always)]
 pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
+    #[cfg(feature = "trace")]
+    packet.log(fate);
     let Some(forward) = fate.forward() else {
         counters::dropped(fate.counter());
         return TC_ACT_SHOT;

@@ -83,9 +83,7 @@ impl Dockerd {
         Ok(())
     }
 
-    /// The last lines of its log.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         tail(&self.directory.join("dockerd.log"), 15)
     }
 

@@ -11,10 +11,10 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use netpath_common::abi::Mode;
 
-use crate::container::{Docker, IMAGE};
+use crate::container::{Container, Docker, IMAGE, Request};
 use crate::dockerd::{Dockerd, Restart};
 use crate::netns::{Namespace, Place};
 use crate::netpath::{Netpath, Options};
@@ -107,6 +107,20 @@ impl Lab {
         &self.docker
     }
 
+    /// Starts a container and, where netpath runs, waits until it carries the container's packets.
+    ///
+    /// # Errors
+    /// When Docker doesn't start it, or netpath takes longer than a second.
+    pub fn start(&mut self, request: Request) -> Result<Container> {
+        let container = request.start()?;
+        if let Some(netpath) = &mut self.netpath
+            && netpath.is_running()?
+        {
+            netpath.wait_for_container(container.address()?)?;
+        }
+        Ok(container)
+    }
+
     /// A TCP server of the neighbour and its address.
     ///
     /// # Errors
@@ -133,6 +147,17 @@ impl Lab {
         self.dataplane != Dataplane::Docker
     }
 
+    /// The netpath binary under test.
+    ///
+    /// # Errors
+    /// In a run without it.
+    pub fn binary(&self) -> Result<&Path> {
+        match &self.dataplane {
+            Dataplane::Netpath(binary) => Ok(binary),
+            Dataplane::Docker => bail!("this lab has no netpath"),
+        }
+    }
+
     /// netpath as it runs now.
     ///
     /// # Errors
@@ -146,8 +171,11 @@ impl Lab {
     /// # Errors
     /// When it doesn't get so far.
     pub fn ensure_netpath(&mut self) -> Result<()> {
-        if self.netpath.as_ref().is_some_and(|netpath| netpath.options() == &Options::default()) {
-            return self.netpath()?.wait_in_step();
+        if let Some(netpath) = &mut self.netpath
+            && netpath.options() == &Options::default()
+            && netpath.is_running()?
+        {
+            return netpath.wait_in_step();
         }
         self.start_netpath(Options::default())
     }
@@ -196,7 +224,7 @@ impl Lab {
     /// What to show with a failure.
     #[must_use]
     pub fn diagnosis(&self) -> String {
-        self.netpath.as_ref().map_or_else(|| "without netpath".to_owned(), Netpath::log_tail)
+        self.netpath.as_ref().map_or_else(|| "without netpath".to_owned(), Netpath::diagnosis)
     }
 
     /// Removes every container.

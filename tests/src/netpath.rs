@@ -20,6 +20,9 @@ use crate::{run, shell, wait};
 /// How long netpath may take to come into step with Docker after a start, the loading of its programs included.
 const STEP_DEADLINE: Duration = Duration::from_secs(20);
 
+/// netpath's promise to a new container: it is carried a second after `docker run` has returned.
+const CONTAINER_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long netpath may take to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,6 +54,8 @@ pub struct Status {
     pub mode: String,
     /// The uplinks.
     pub uplinks: Vec<Uplink>,
+    /// Containers' addresses.
+    pub endpoints: Vec<Endpoint>,
     /// Packets and bytes by the way they took.
     pub traffic: BTreeMap<String, Traffic>,
     /// Dropped packets by reason.
@@ -68,6 +73,15 @@ pub struct Uplink {
     pub hook: Option<String>,
     /// `native` or `generic`; none when no XDP program is attached.
     pub xdp_mode: Option<String>,
+}
+
+/// A container's address in `netpath status`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whether netpath carries what the container sends.
+    pub attached: bool,
 }
 
 /// A counter in `netpath status`.
@@ -267,14 +281,26 @@ impl Netpath {
     /// Waits until `netpath status` ends with 0: attached and in step with Docker.
     ///
     /// # Errors
-    /// When that takes longer than 20 s, or the daemon has ended; its log is in the message.
+    /// When that takes longer than 20 s.
     pub fn wait_in_step(&mut self) -> Result<()> {
         wait::until("netpath to be in step with Docker", STEP_DEADLINE, || {
             let output = self.output(&["status"])?;
             ensure!(output.code == 0, "status ended with {}: {}{}", output.code, output.stdout, output.stderr);
             Ok(())
         })
-        .with_context(|| self.log_tail())
+    }
+
+    /// Waits until netpath carries a new container's packets.
+    ///
+    /// # Errors
+    /// When that takes longer than a second.
+    pub fn wait_for_container(&self, address: Ipv4Addr) -> Result<()> {
+        wait::until(&format!("netpath to carry the packets of {address}"), CONTAINER_DEADLINE, || {
+            let endpoints = self.status()?.endpoints;
+            let found = endpoints.iter().any(|endpoint| endpoint.address == address && endpoint.attached);
+            ensure!(found, "status shows {endpoints:?}");
+            Ok(())
+        })
     }
 
     /// Whether the daemon's process is alive.
@@ -300,7 +326,7 @@ impl Netpath {
     /// When it isn't running, doesn't end within 10 s, or ends with an error.
     pub fn stop(&mut self) -> Result<()> {
         let code = self.end(Signal::SIGTERM)?;
-        ensure!(code == 0, "the daemon ended with {code} after SIGTERM; {}", self.log_tail());
+        ensure!(code == 0, "the daemon ended with {code} after SIGTERM");
         Ok(())
     }
 
@@ -318,7 +344,7 @@ impl Netpath {
     /// # Errors
     /// When it fails.
     pub fn detach(&mut self) -> Result<()> {
-        self.expect_code(&["detach"], 0).with_context(|| self.log_tail())?;
+        self.expect_code(&["detach"], 0)?;
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         shell::wait_for_exit(&mut daemon, STOP_DEADLINE).context("wait for the daemon that detach has stopped")?;
         Ok(())
@@ -334,9 +360,21 @@ impl Netpath {
         detached
     }
 
-    /// The last lines of the daemon's log, for messages.
+    /// What to show with a failure: counters that aren't zero, and the end of the log.
     #[must_use]
-    pub fn log_tail(&self) -> String {
+    pub fn diagnosis(&self) -> String {
+        let counters = self.status().map_or_else(
+            |error| format!("no status: {error:#}"),
+            |status| {
+                let traffic = status.traffic.into_iter().map(|(way, traffic)| (way, traffic.packets));
+                let counted: Vec<_> = traffic.chain(status.drops).filter(|(_, packets)| *packets > 0).collect();
+                format!("packets by way and by reason of a drop: {counted:?}")
+            },
+        );
+        format!("{counters}\n{}", self.log_tail())
+    }
+
+    fn log_tail(&self) -> String {
         format!("the daemon's log ends with:\n{}", tail(&self.log, LOG_LINES))
     }
 
@@ -351,7 +389,7 @@ impl Netpath {
     }
 
     fn end(&mut self, signal: Signal) -> Result<i32> {
-        ensure!(self.is_running()?, "the daemon isn't running; {}", self.log_tail());
+        ensure!(self.is_running()?, "the daemon isn't running");
         let mut daemon = self.daemon.take().context("the daemon isn't running")?;
         kill(Pid::from_raw(daemon.id().cast_signed()), signal).context("signal the daemon")?;
         let status = shell::wait_for_exit(&mut daemon, STOP_DEADLINE);
@@ -359,7 +397,7 @@ impl Netpath {
             daemon.kill().context("kill the daemon")?;
             daemon.wait().context("reap the daemon")?;
         }
-        Ok(shell::code(status.with_context(|| format!("after {signal}; {}", self.log_tail()))?))
+        Ok(shell::code(status.with_context(|| format!("after {signal}"))?))
     }
 
     fn remove_by_force(&mut self) {

@@ -13,7 +13,6 @@ use netpath_common::abi::Mode;
 
 use crate::case::{Case, Needs};
 use crate::lab::{Dataplane, Lab};
-use crate::netpath::Options;
 use crate::{run, shell};
 
 /// No test takes longer; one that does is stuck where no deadline of its own holds.
@@ -62,7 +61,10 @@ pub fn main(cases: &[Case], peer: &Path, workspace: &Path) -> ExitCode {
 }
 
 /// Checks what every test needs. Something missing fails the tests: a test that was not run has not passed.
-fn prepare(workspace: &Path) -> Result<Dataplane> {
+///
+/// # Errors
+/// With what is missing.
+pub fn prepare(workspace: &Path) -> Result<Dataplane> {
     ensure!(nix::unistd::geteuid().is_root(), "the system tests need root: run them with sudo, or `cargo xtask test`");
     let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| !shell::is_installed(program)).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
@@ -115,7 +117,7 @@ impl Labs {
                 *current = Some(lab);
                 Ok(())
             }
-            Err(error) => Err(format!("{error:#}").into()),
+            Err(error) => Err(format!("{error:#}\n\n{}", lab.diagnosis()).into()),
         }
     }
 
@@ -129,19 +131,17 @@ impl Labs {
     }
 }
 
+/// Runs a test, and undoes what it did to netpath as a part of it: what fails there is this test's failure.
 fn run_in(lab: &mut Lab, case: Case) -> Result<()> {
     match case.needs {
         Needs::Dataplane | Needs::Netpath => lab.ensure_netpath().context("before the test")?,
         Needs::OwnNetpath => lab.remove_netpath().context("before the test")?,
     }
-    let result = (case.run)(lab).with_context(|| lab.diagnosis());
-    if result.is_ok() && case.needs == Needs::Netpath {
-        // The test may have stopped or detached it, or given it other options.
-        if !lab.netpath()?.is_running()? || lab.netpath()?.options() != &Options::default() {
-            lab.remove_netpath().context("after the test")?;
-        }
+    (case.run)(lab)?;
+    if case.needs == Needs::OwnNetpath {
+        lab.remove_netpath().context("after the test")?;
     }
-    result
+    Ok(())
 }
 
 /// Ends the whole run when a test doesn't end.

@@ -82,7 +82,8 @@ pub fn any(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
 }
 
-fn listener(address: SocketAddrV4) -> Result<TcpListener> {
+/// Listens on TCP, with room for many connections that wait, and an accept() that returns now and then without one.
+pub(crate) fn listener(address: SocketAddrV4) -> Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::V4(address).into())?;

@@ -1,5 +1,6 @@
-//! Set-up, build, lab, tests and checks of netpath: one file per verb.
+//! Set-up, build, lab, tests, benchmark and checks of netpath: one file per verb.
 
+mod bench;
 mod build;
 mod cargo;
 mod ci;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Set-up, build, lab, tests and checks of netpath.
+/// Set-up, build, lab, tests, benchmark and checks of netpath.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 enum Verb {
@@ -31,6 +32,8 @@ enum Verb {
     Run(run::Arguments),
     /// Run the tests: on the host, fuzzing, the programs in the kernel, the whole with a real dockerd.
     Test(test::Arguments),
+    /// Measure netpath against Docker's iptables, by turns, in a lab of its own.
+    Bench(bench::Arguments),
     /// Fuzz the packet path.
     Fuzz(fuzz::Arguments),
     /// Everything that CI checks.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Build(arguments) => build::main(&arguments),
         Verb::Run(arguments) => run::main(&arguments),
         Verb::Test(arguments) => test::main(&arguments),
+        Verb::Bench(arguments) => bench::main(&arguments),
         Verb::Fuzz(arguments) => fuzz::main(&arguments),
         Verb::Ci => ci::main(),
     };

@@ -37,8 +37,10 @@ pub mod map {
 
 /// Program names, as declared in the eBPF object. At most 15 characters, so that the kernel shows them whole.
 pub mod program {
-    /// XDP on an uplink: early drops.
+    /// XDP in an uplink's driver: early drops.
     pub const XDP_UPLINK: &str = "np_xdp_uplink";
+    /// The same behind the driver.
+    pub const XDP_GENERIC: &str = "np_xdp_generic";
     /// tc ingress on an uplink: packets from the wire.
     pub const UPLINK: &str = "np_uplink";
     /// tc ingress on the host side of a container's veth: packets from the container.

@@ -1,10 +1,10 @@
 //! Flows that nf_conntrack had before netpath came. Written by the daemon, kept alive by their packets.
 
-use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, macros::btf_map};
 use netpath_common::abi::{FlowKey, Handover};
 
 #[btf_map]
-static HANDOVER: HashMap<FlowKey, Handover, 1024> = HashMap::new();
+static HANDOVER: HashMap<FlowKey, Handover, 1024, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Whether the flow stays with nf_conntrack; its packets keep it there.
 #[inline(always)]

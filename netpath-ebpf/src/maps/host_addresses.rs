@@ -1,10 +1,10 @@
 //! The host's own addresses. Written by the daemon.
 
-use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, macros::btf_map};
 use netpath_common::abi::Address;
 
 #[btf_map]
-static HOST_ADDRESSES: HashMap<Address, u32, 4096> = HashMap::new();
+static HOST_ADDRESSES: HashMap<Address, u32, 4096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Whether the address is one of the host's.
 #[inline(always)]

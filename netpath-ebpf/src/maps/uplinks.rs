@@ -1,10 +1,10 @@
 //! Uplinks by interface. Written by the daemon.
 
-use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, macros::btf_map};
 use netpath_common::abi::Uplink;
 
 #[btf_map]
-static UPLINKS: HashMap<u32, Uplink, 64> = HashMap::new();
+static UPLINKS: HashMap<u32, Uplink, 64, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The uplink with this interface.
 #[inline(always)]

@@ -65,6 +65,21 @@ impl<'context> TcPacket<'context> {
         }
     }
 
+    /// Tells userspace what became of this packet.
+    #[cfg(feature = "trace")]
+    #[inline(always)]
+    pub(crate) fn log(&self, fate: netpath_common::forward::Fate) {
+        let kind = if fate.forward().is_some() { "path" } else { "drop" };
+        aya_log_ebpf::debug!(
+            self.context,
+            "ifindex {} len {} {} {}",
+            self.skb().ifindex,
+            self.len(),
+            kind,
+            fate.counter()
+        );
+    }
+
     #[inline(always)]
     fn skb(&self) -> &__sk_buff {
         // SAFETY: the context is the kernel's own for the duration of the program.

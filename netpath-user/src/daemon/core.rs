@@ -191,13 +191,8 @@ impl<E: Engine> Core<E> {
             _ => handover::take_over(&mut self.engine),
         };
         match opened {
-            Ok(connections) => {
-                let mode = self.mode().unwrap_or(Mode::Takeover).name();
-                info!(
-                    mode,
-                    connections, "netpath opens flows; these connections stay with nf_conntrack until they end"
-                );
-            }
+            Ok(0) => info!("netpath opens flows"),
+            Ok(connections) => info!(connections, "netpath opens flows; older connections stay with nf_conntrack"),
             Err(error) => failed.push((HANDOVER.to_owned(), format!("{error:#}"))),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tracing::{debug, error};
+use tracing::{debug, warn};
 
 use crate::report::PendingFailure;
 
@@ -24,7 +24,7 @@ struct Failure {
 
 impl Failures {
     /// Replaces the failures by those of a new round; an object that fails again keeps its count. A new failure is
-    /// logged as an error, a repeated one only for debugging.
+    /// logged as a warning, a repeated one only for debugging.
     pub(super) fn replace(&mut self, round: Vec<(String, String)>) {
         let mut failed = BTreeMap::new();
         for (object, error) in round {
@@ -33,7 +33,7 @@ impl Failures {
             if before.is_some_and(|failure| failure.error == error) {
                 debug!(object, error, attempts, "failed again");
             } else {
-                error!(object, error, "failed; it is tried again");
+                warn!(object, error, "failed; it is tried again");
             }
             failed.insert(object, Failure { error, attempts });
         }

@@ -46,7 +46,9 @@ impl Links {
         for name in [program::UPLINK, program::CONTAINER, program::BRIDGE, program::COLLECT] {
             classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
         }
-        xdp_program(ebpf)?.load().context("the kernel refused the XDP program")?;
+        for name in [program::XDP_UPLINK, program::XDP_GENERIC] {
+            xdp_program(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
+        }
         let tc = match tc {
             TcChoice::Tcx => Mechanism::Tcx,
             TcChoice::Auto if kernel_has_tcx() => Mechanism::Tcx,
@@ -145,9 +147,9 @@ impl Links {
         };
         let pin = self.layout.link(attachment, mechanism);
         let what = || {
-            format!("can't attach {} to {name} in {} mode", program::XDP_UPLINK, pin.report().xdp_mode.unwrap_or(""))
+            format!("can't attach {} to {name} in {} mode", xdp_name(mechanism), pin.report().xdp_mode.unwrap_or(""))
         };
-        let program = xdp_program(ebpf)?;
+        let program = xdp_program(ebpf, xdp_name(mechanism))?;
         let id = match program.attach_to_if_index(attachment.ifindex, mode) {
             Ok(id) => id,
             Err(error) if self.xdp == XdpChoice::Auto => {
@@ -199,7 +201,7 @@ fn swap(ebpf: &mut Ebpf, pin: &LinkPin) -> anyhow::Result<()> {
         }
         Mechanism::XdpNative | Mechanism::XdpGeneric => {
             let link: XdpLink = FdLink::from(PinnedLink::from_pin(&pin.path)?).try_into()?;
-            let program = xdp_program(ebpf)?;
+            let program = xdp_program(ebpf, xdp_name(pin.mechanism))?;
             let id = program.attach_to_link(link)?;
             drop(program.take_link(id)?);
             Ok(())
@@ -210,13 +212,9 @@ fn swap(ebpf: &mut Ebpf, pin: &LinkPin) -> anyhow::Result<()> {
 /// Removes a pin and with it what it keeps attached. An interface that is gone took its filters with it.
 pub(super) fn remove(pin: &LinkPin) -> anyhow::Result<()> {
     if pin.mechanism == Mechanism::Clsact
-        && let Ok(name) = interface::name(pin.attachment.ifindex)
+        && let Err(error) = remove_filter(pin.attachment)
     {
-        let (_, direction) = tc_program(pin.attachment.hook)?;
-        let link = SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, FILTER_HANDLE, None)?;
-        if let Err(error) = aya::programs::Link::detach(link) {
-            tracing::debug!(interface = name, error = %chain(&error), "the filter is gone already");
-        }
+        tracing::debug!(ifindex = pin.attachment.ifindex, error = %format!("{error:#}"), "the filter is gone already");
     }
     match fs::remove_file(&pin.path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -226,9 +224,17 @@ pub(super) fn remove(pin: &LinkPin) -> anyhow::Result<()> {
     }
 }
 
+fn remove_filter(attachment: Attachment) -> anyhow::Result<()> {
+    let name = interface::name(attachment.ifindex)?;
+    let (_, direction) = tc_program(attachment.hook)?;
+    let link = SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+    Ok(aya::programs::Link::detach(link)?)
+}
+
 fn add_clsact(name: &str) -> anyhow::Result<()> {
     match tc::qdisc_add_clsact(name) {
         Ok(()) | Err(tc::TcError::AlreadyAttached) => Ok(()),
+        Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("can't add a clsact qdisc to {name}")),
     }
 }
@@ -253,8 +259,15 @@ pub(super) fn classifier<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Re
     program.try_into().with_context(|| format!("{name} is no tc program"))
 }
 
-pub(super) fn xdp_program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
-    let name = program::XDP_UPLINK;
+/// Which of the two XDP programs a mechanism takes.
+const fn xdp_name(mechanism: Mechanism) -> &'static str {
+    match mechanism {
+        Mechanism::XdpGeneric => program::XDP_GENERIC,
+        Mechanism::Tcx | Mechanism::Clsact | Mechanism::XdpNative => program::XDP_UPLINK,
+    }
+}
+
+pub(super) fn xdp_program<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut Xdp> {
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;
     program.try_into().with_context(|| format!("{name} is no XDP program"))
 }

@@ -35,6 +35,8 @@ impl Kernel {
     ///
     /// When the table can't be read or the collector's program fails.
     pub fn collect(&mut self, budget: usize) -> anyhow::Result<Collected> {
+        #[cfg(feature = "trace")]
+        self.packet_log.flush();
         let (entries, next) =
             bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget).context("can't read the flow table")?;
         self.sweep = next.unwrap_or_default();

@@ -13,7 +13,10 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
     programs::{TestRun as _, TestRunOptions},
 };
-use netpath_common::abi::{self, Address, Config, FlowKey, Handover, Mode, Published, names::map};
+use netpath_common::abi::{
+    self, Address, Config, FlowKey, Handover, Mode, Published,
+    names::{map, program},
+};
 
 use super::{
     AttachmentReport, Dataplane, Options, Pins,
@@ -60,6 +63,8 @@ pub struct Kernel {
     pub(super) handover: MapData,
     pub(super) flows: MapData,
     pub(super) sweep: Cursor,
+    #[cfg(feature = "trace")]
+    pub(super) packet_log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
 
 impl Kernel {
@@ -86,6 +91,8 @@ impl Kernel {
             handover: raw(&mut ebpf, map::HANDOVER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
             sweep: Cursor::default(),
+            #[cfg(feature = "trace")]
+            packet_log: aya_log::EbpfLogger::init(&mut ebpf).context("can't open the programs' log")?,
             ebpf,
         };
         kernel.configure(options)?;
@@ -159,7 +166,9 @@ impl Kernel {
     pub fn test_xdp(&mut self, frame: &[u8]) -> anyhow::Result<TestRun> {
         let mut out = vec![0; frame.len()];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = attach::xdp_program(&mut self.ebpf)?.test_run(options).context("can't run the XDP program")?;
+        let result = attach::xdp_program(&mut self.ebpf, program::XDP_UPLINK)?
+            .test_run(options)
+            .context("can't run the XDP program")?;
         Ok(TestRun { action: result.return_value, frame: out })
     }
 

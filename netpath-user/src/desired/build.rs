@@ -12,7 +12,7 @@ use netpath_common::abi::Mode;
 
 use super::{
     docker::{Container, DockerModel, Interface},
-    host::HostModel,
+    host::{HostModel, Link},
     model::{Attachment, Endpoint, Hook, IfIndex, PublishedPort, PublishedTarget, State},
     numbers::{self, Numbers},
     uplinks::{self, UplinkChoice},
@@ -59,9 +59,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     wanted.state.mode = mode;
     add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual);
     add_host_addresses(&mut wanted.state, host);
-    for bridge in bridge_indexes {
-        wanted.state.attachments.insert(Attachment { ifindex: bridge, hook: Hook::Bridge });
-    }
+    add_bridges(&mut wanted.state, host, &bridge_indexes);
     for container in docker.containers.values() {
         add_endpoints(&mut wanted, docker, host, &bridges, container);
     }
@@ -116,6 +114,16 @@ fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex
     }
 }
 
+/// Every veth on a managed bridge gets its program as soon as it is there, long before Docker says whose it is: then
+/// the container's first packet finds it, and attaching, which takes the kernel a grace period, is over when the
+/// container starts.
+fn add_bridges(state: &mut State, host: &HostModel, bridges: &BTreeSet<IfIndex>) {
+    state.attachments.extend(bridges.iter().map(|bridge| Attachment { ifindex: *bridge, hook: Hook::Bridge }));
+    let on_bridge = |link: &Link| link.is_veth && link.controller.is_some_and(|bridge| bridges.contains(&bridge));
+    let veths = host.links.iter().filter(|(_, link)| on_bridge(link));
+    state.attachments.extend(veths.map(|(ifindex, _)| Attachment { ifindex: *ifindex, hook: Hook::Container }));
+}
+
 fn add_host_addresses(state: &mut State, host: &HostModel) {
     state.host_addresses = host.addresses.iter().map(|address| address.address).collect();
     state.host_addresses.insert(Ipv4Addr::LOCALHOST);
@@ -140,8 +148,6 @@ fn add_endpoints(
         }
         match endpoint(host, bridges, &wanted.numbers, interface) {
             Ok(endpoint) => {
-                let attachment = Attachment { ifindex: endpoint.ifindex, hook: Hook::Container };
-                wanted.state.attachments.insert(attachment);
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {
@@ -163,7 +169,7 @@ fn endpoint(
     let network = *numbers.get(&bridge_ifindex).ok_or("all 65,535 network numbers are taken")?;
     let peer = interface.peer.ok_or("the host side of its veth isn't known yet")?;
     let veth = host.links.get(&peer.host_ifindex).ok_or("the host side of its veth doesn't exist")?;
-    if veth.controller != Some(bridge_ifindex) {
+    if !veth.is_veth || veth.controller != Some(bridge_ifindex) {
         return Err("the host side of its veth isn't a port of the network's bridge");
     }
     let mtu = veth.mtu.min(peer.mtu);

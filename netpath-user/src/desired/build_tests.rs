@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::desired::{
-    host::{Address, Link},
+    host::Address,
     model::{Protocol, Uplink},
     sample::{self, DOCKER0, ETH0, GATEWAY, HOST, VETH, WEB, host_address, interface, link, network},
 };
@@ -126,7 +126,7 @@ fn a_named_uplink_that_vanished_is_missed_until_it_is_back() {
 #[test]
 fn a_default_route_through_something_else_than_ethernet_is_refused() {
     let mut case = case();
-    case.host.links.insert(5, Link { name: "tun0".to_owned(), mac: None, mtu: 1400, controller: None });
+    case.host.links.insert(5, Link { name: "tun0".to_owned(), ..Link::default() });
     case.host.default_routes = vec![5, ETH0];
     assert_eq!(case.hooks(Hook::Uplink), [ETH0]);
     assert!(case.build().refused[0].starts_with("tun0 isn't an Ethernet interface"));
@@ -203,6 +203,15 @@ fn an_endpoint_waits_for_everything_that_it_refers_to() {
         assert_eq!(wanted.unresolved, [(object, reason.to_owned())]);
         assert_eq!((wanted.state.endpoints.len(), wanted.state.published.len()), (0, 0), "{reason}");
     }
+}
+
+#[test]
+fn a_veth_on_a_managed_bridge_has_its_program_before_docker_says_whose_it_is() {
+    let mut case = case();
+    case.docker.containers.clear();
+    assert_eq!(case.hooks(Hook::Container), [VETH]);
+    case.host.links.get_mut(&VETH).unwrap().is_veth = false;
+    assert_eq!(case.hooks(Hook::Container), Vec::<IfIndex>::new());
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Link {
     pub mtu: u32,
     /// The bridge or bond that it is a port of.
     pub controller: Option<IfIndex>,
+    /// Whether it is one end of a veth.
+    pub is_veth: bool,
 }
 
 /// An IPv4 address of the host.

@@ -16,7 +16,13 @@ pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 
 pub(crate) fn link(name: &str, last: u8, controller: Option<IfIndex>) -> Link {
-    Link { name: name.to_owned(), mac: Some([2, 0, 0, 0, 0, last]), mtu: 1500, controller }
+    Link {
+        name: name.to_owned(),
+        mac: Some([2, 0, 0, 0, 0, last]),
+        mtu: 1500,
+        controller,
+        is_veth: controller.is_some(),
+    }
 }
 
 pub(crate) fn host_address(ifindex: IfIndex, address: Ipv4Addr, prefix_length: u8) -> Address {
@@ -55,7 +61,7 @@ pub(crate) fn docker() -> DockerModel {
 
 pub(crate) fn host() -> HostModel {
     let links = [
-        (1, Link { name: "lo".to_owned(), mac: None, mtu: 65536, controller: None }),
+        (1, Link { name: "lo".to_owned(), mac: None, mtu: 65536, ..Link::default() }),
         (ETH0, link("eth0", 1, None)),
         (DOCKER0, link("docker0", 2, None)),
         (VETH, link("veth0", 3, Some(DOCKER0))),

@@ -16,7 +16,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkLayerType, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
@@ -171,6 +171,7 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(controller) => link.controller = Some(*controller),
+            LinkAttribute::LinkInfo(infos) => link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}
         }
     }

@@ -139,19 +139,19 @@ impl Host {
     }
 
     /// Gives a frame to the program behind a container's veth.
-    pub(crate) fn from_container(&mut self, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn at_container(&mut self, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_container", ifindex, frame).expect("the program runs");
         (run.action, run.frame)
     }
 
     /// Gives a frame to the program on the uplink.
-    pub(crate) fn from_wire(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn at_uplink(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_uplink", self.uplink, frame).expect("the program runs");
         (run.action, run.frame)
     }
 
     /// Gives a frame to the program on the bridge.
-    pub(crate) fn from_host(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn at_bridge(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_bridge", self.bridge, frame).expect("the program runs");
         (run.action, run.frame)
     }

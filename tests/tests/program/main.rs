@@ -1,6 +1,8 @@
 //! The program tier: each program on single frames in the real kernel, through `BPF_PROG_TEST_RUN`.
 //!
 //! Every test says what came in, what went out, and which counters moved; all other counters must stand still.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use harness::*;
@@ -24,7 +26,7 @@ fn a_container_leaves_behind_the_hosts_address_and_gets_its_answers() {
             let opening = frame(TO_BRIDGE, tuple((CLIENT, 5000), (FAR, port)), out);
             host.assert_counted(
                 |host| {
-                    let (action, sent) = host.from_container(host.client, &opening);
+                    let (action, sent) = host.at_container(host.client, &opening);
                     assert_eq!(action, REDIRECT);
                     assert_eq!(read(&sent), tuple((HOST, 5000), (FAR, port)));
                     assert_eq!(sent[22], 63, "one hop less to live");
@@ -35,7 +37,7 @@ fn a_container_leaves_behind_the_hosts_address_and_gets_its_answers() {
             let answer = frame(FROM_WIRE, tuple((FAR, port), (HOST, 5000)), back);
             host.assert_counted(
                 |host| {
-                    let (action, sent) = host.from_wire(&answer);
+                    let (action, sent) = host.at_uplink(&answer);
                     assert_eq!(action, REDIRECT);
                     assert_eq!(read(&sent), tuple((FAR, port), (CLIENT, 5000)));
                     assert_eq!(sent[..12], [CLIENT_MAC, BRIDGE_MAC].concat(), "Ethernet addresses");
@@ -50,15 +52,14 @@ fn a_container_leaves_behind_the_hosts_address_and_gets_its_answers() {
 #[test]
 fn two_containers_with_one_source_port_get_two_ports() {
     on_host(Mode::Takeover, |host| {
-        let (_, first) =
-            host.from_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5000), (FAR, 53)), Kind::Udp));
-        let (_, second) = host.from_container(host.web, &frame(FROM_WEB, tuple((WEB, 5000), (FAR, 53)), Kind::Udp));
+        let (_, first) = host.at_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5000), (FAR, 53)), Kind::Udp));
+        let (_, second) = host.at_container(host.web, &frame(FROM_WEB, tuple((WEB, 5000), (FAR, 53)), Kind::Udp));
         assert_eq!(read(&first).source_port, 5000, "the first keeps its port");
         let port = read(&second).source_port;
         assert!((40_000..=40_003).contains(&port), "the second gets one of the range: {port}");
-        let (_, answer) = host.from_wire(&frame(FROM_WIRE, tuple((FAR, 53), (HOST, port)), Kind::Udp));
+        let (_, answer) = host.at_uplink(&frame(FROM_WIRE, tuple((FAR, 53), (HOST, port)), Kind::Udp));
         assert_eq!(read(&answer), tuple((FAR, 53), (WEB, 5000)));
-        let (_, other) = host.from_container(host.web, &frame(FROM_WEB, tuple((WEB, 5000), (REMOTE, 53)), Kind::Udp));
+        let (_, other) = host.at_container(host.web, &frame(FROM_WEB, tuple((WEB, 5000), (REMOTE, 53)), Kind::Udp));
         assert_eq!(read(&other).source_port, 5000, "towards another destination the port is free");
     });
 }
@@ -67,11 +68,11 @@ fn two_containers_with_one_source_port_get_two_ports() {
 fn echo_identifiers_that_clash_are_translated() {
     on_host(Mode::Takeover, |host| {
         let ping = |macs, source| frame(macs, tuple((source, 7), (FAR, 0)), Kind::EchoRequest);
-        host.from_container(host.client, &ping(TO_BRIDGE, CLIENT));
-        let (_, second) = host.from_container(host.web, &ping(FROM_WEB, WEB));
+        host.at_container(host.client, &ping(TO_BRIDGE, CLIENT));
+        let (_, second) = host.at_container(host.web, &ping(FROM_WEB, WEB));
         let identifier = read(&second).source_port;
         assert_ne!(identifier, 7);
-        let (_, answer) = host.from_wire(&frame(FROM_WIRE, tuple((FAR, 0), (HOST, identifier)), Kind::EchoReply));
+        let (_, answer) = host.at_uplink(&frame(FROM_WIRE, tuple((FAR, 0), (HOST, identifier)), Kind::EchoReply));
         assert_eq!(read(&answer), tuple((FAR, 0), (WEB, 7)));
     });
 }
@@ -97,7 +98,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
         for last in 0..5 {
             let address = std::net::Ipv4Addr::new(172, 17, 0, 10 + last);
             let opening = frame(TO_BRIDGE, tuple((address, 40_000), (FAR, 53)), Kind::Udp);
-            let (action, sent) = host.from_container(host.client, &opening);
+            let (action, sent) = host.at_container(host.client, &opening);
             if action == SHOT {
                 refused += 1;
             } else {
@@ -107,7 +108,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
         assert_eq!((ports.len(), refused), (4, 1), "four ports in the range");
         let again = frame(TO_BRIDGE, tuple((CLIENT, 40_000), (FAR, 53)), Kind::Udp);
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &again).0, SHOT),
+            |host| assert_eq!(host.at_container(host.client, &again).0, SHOT),
             &[DropReason::PortsExhausted],
             &[],
         );
@@ -120,7 +121,7 @@ fn a_client_reaches_a_published_port_with_its_own_address() {
         for (out, back) in [(Kind::Udp, Kind::Udp), (Kind::Syn, Kind::SynAck)] {
             host.assert_counted(
                 |host| {
-                    let (action, sent) = host.from_wire(&frame(FROM_WIRE, tuple((REMOTE, 6000), (HOST, 8080)), out));
+                    let (action, sent) = host.at_uplink(&frame(FROM_WIRE, tuple((REMOTE, 6000), (HOST, 8080)), out));
                     assert_eq!(action, REDIRECT);
                     assert_eq!(read(&sent), tuple((REMOTE, 6000), (WEB, 80)));
                     assert_eq!(sent[..12], [WEB_MAC, BRIDGE_MAC].concat(), "Ethernet addresses");
@@ -131,7 +132,7 @@ fn a_client_reaches_a_published_port_with_its_own_address() {
             host.assert_counted(
                 |host| {
                     let answer = frame(FROM_WEB, tuple((WEB, 80), (REMOTE, 6000)), back);
-                    let (action, sent) = host.from_container(host.web, &answer);
+                    let (action, sent) = host.at_container(host.web, &answer);
                     assert_eq!(action, REDIRECT);
                     assert_eq!(read(&sent), tuple((HOST, 8080), (REMOTE, 6000)));
                 },
@@ -147,7 +148,7 @@ fn a_udp_checksum_of_zero_stays_zero() {
     on_host(Mode::Takeover, |host| {
         let mut bare = frame(TO_BRIDGE, tuple((CLIENT, 5001), (FAR, 53)), Kind::Udp);
         bare[40..42].fill(0);
-        let (action, sent) = host.from_container(host.client, &bare);
+        let (action, sent) = host.at_container(host.client, &bare);
         assert_eq!((action, &sent[40..42]), (REDIRECT, &[0, 0][..]));
     });
 }
@@ -157,7 +158,7 @@ fn containers_of_one_network_are_bridged_untouched() {
     on_host(Mode::Sole, |host| {
         let sent = frame((CLIENT_MAC, WEB_MAC), tuple((CLIENT, 1), (WEB, 2)), Kind::Udp);
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &sent), (REDIRECT, sent.clone())),
+            |host| assert_eq!(host.at_container(host.client, &sent), (REDIRECT, sent.clone())),
             &[],
             &[PathCount::Local],
         );
@@ -169,13 +170,13 @@ fn the_host_reaches_containers_and_they_reach_it() {
     on_host(Mode::Sole, |host| {
         let down = frame((BRIDGE_MAC, WEB_MAC), tuple((GATEWAY, 1), (WEB, 2)), Kind::Udp);
         host.assert_counted(
-            |host| assert_eq!(host.from_host(&down), (REDIRECT, down.clone())),
+            |host| assert_eq!(host.at_bridge(&down), (REDIRECT, down.clone())),
             &[],
             &[PathCount::HostToContainer],
         );
         let up = frame(FROM_WEB, tuple((WEB, 2), (GATEWAY, 1)), Kind::Udp);
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.web, &up), (OK, up.clone())),
+            |host| assert_eq!(host.at_container(host.web, &up), (OK, up.clone())),
             &[],
             &[PathCount::ContainerToHost],
         );
@@ -189,14 +190,14 @@ fn frames_from_the_wire_to_a_container_are_dropped_at_both_hooks() {
         host.assert_counted(
             |host| {
                 assert_eq!(host.at_xdp(&direct), XDP_DROP);
-                assert_eq!(host.from_wire(&direct).0, SHOT);
+                assert_eq!(host.at_uplink(&direct).0, SHOT);
             },
             &[DropReason::DirectToContainer, DropReason::DirectToContainer],
             &[],
         );
         let proper = frame(FROM_WIRE, tuple((REMOTE, 1), (HOST, 22)), Kind::Syn);
         host.assert_counted(|host| assert_eq!(host.at_xdp(&proper), XDP_PASS), &[], &[]);
-        host.assert_counted(|host| assert_eq!(host.from_wire(&proper).0, OK), &[], &[PathCount::ToKernel]);
+        host.assert_counted(|host| assert_eq!(host.at_uplink(&proper).0, OK), &[], &[PathCount::ToKernel]);
     });
 }
 
@@ -227,8 +228,8 @@ fn malformed_frames_are_dropped_with_their_reason() {
             host.assert_counted(
                 |host| {
                     assert_eq!(host.at_xdp(&bad), XDP_DROP);
-                    assert_eq!(host.from_wire(&bad).0, SHOT);
-                    assert_eq!(host.from_container(host.client, &bad).0, SHOT);
+                    assert_eq!(host.at_uplink(&bad).0, SHOT);
+                    assert_eq!(host.at_container(host.client, &bad).0, SHOT);
                 },
                 &[reason; 3],
                 &[],
@@ -247,20 +248,20 @@ fn the_middle_of_an_unknown_connection_belongs_to_the_kernel_in_takeover_and_is_
     let unknown = middle.clone();
     on_host(Mode::Takeover, move |host| {
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &unknown), (OK, unknown.clone())),
+            |host| assert_eq!(host.at_container(host.client, &unknown), (OK, unknown.clone())),
             &[],
             &[PathCount::Handover],
         );
     });
     on_host(Mode::Sole, move |host| {
         host.assert_counted(
-            |host| assert_eq!(read(&host.from_container(host.client, &middle).1), tuple((HOST, 5002), (FAR, 80))),
+            |host| assert_eq!(read(&host.at_container(host.client, &middle).1), tuple((HOST, 5002), (FAR, 80))),
             &[],
             &[PathCount::MasqueradeOut, PathCount::FlowsOpened],
         );
         let reset = frame(TO_BRIDGE, tuple((CLIENT, 5003), (FAR, 80)), Kind::Rst);
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &reset).0, SHOT),
+            |host| assert_eq!(host.at_container(host.client, &reset).0, SHOT),
             &[DropReason::NoFlow],
             &[],
         );
@@ -273,14 +274,14 @@ fn a_foreign_source_is_the_kernels_in_takeover_and_dropped_alone() {
     let same = spoofed.clone();
     on_host(Mode::Takeover, move |host| {
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &same).0, OK),
+            |host| assert_eq!(host.at_container(host.client, &same).0, OK),
             &[],
             &[PathCount::ToKernel],
         );
     });
     on_host(Mode::Sole, move |host| {
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &spoofed).0, SHOT),
+            |host| assert_eq!(host.at_container(host.client, &spoofed).0, SHOT),
             &[DropReason::ForeignSource],
             &[],
         );
@@ -292,18 +293,18 @@ fn the_kernel_answers_for_a_dying_packet_and_for_one_that_is_too_big() {
     on_host(Mode::Sole, |host| {
         let flow = tuple((CLIENT, 5004), (FAR, 33_434));
         let dying = frame_with(TO_BRIDGE, flow, Kind::Udp, 1, b"x");
-        let (action, sent) = host.from_container(host.client, &dying);
+        let (action, sent) = host.at_container(host.client, &dying);
         assert_eq!((action, sent), (OK, dying), "untouched, so that the answer fits");
         let mut big = frame_with(TO_BRIDGE, flow, Kind::Udp, 64, &[7; 1600]);
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &big).0, OK),
+            |host| assert_eq!(host.at_container(host.client, &big).0, OK),
             &[],
             &[PathCount::KernelAnswers],
         );
         // Without "don't fragment" the kernel would fragment it and send it on untranslated.
         big[20] = 0;
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &big).0, SHOT),
+            |host| assert_eq!(host.at_container(host.client, &big).0, SHOT),
             &[DropReason::TooBig],
             &[],
         );
@@ -313,14 +314,13 @@ fn the_kernel_answers_for_a_dying_packet_and_for_one_that_is_too_big() {
 #[test]
 fn icmp_errors_follow_the_flow_that_they_quote() {
     on_host(Mode::Takeover, |host| {
-        let (_, sent) =
-            host.from_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5005), (FAR, 53)), Kind::Udp));
-        host.from_container(host.web, &frame(FROM_WEB, tuple((WEB, 5005), (FAR, 53)), Kind::Udp));
+        let (_, sent) = host.at_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5005), (FAR, 53)), Kind::Udp));
+        host.at_container(host.web, &frame(FROM_WEB, tuple((WEB, 5005), (FAR, 53)), Kind::Udp));
         // A router on the way refuses what left the host: the error quotes the translated packet.
         let error = unreachable(FROM_WIRE, REMOTE, HOST, &sent[14..]);
         host.assert_counted(
             |host| {
-                let (action, received) = host.from_wire(&error);
+                let (action, received) = host.at_uplink(&error);
                 assert_eq!(action, REDIRECT);
                 let outer = read(&received);
                 assert_eq!((outer.source, outer.destination), (REMOTE, CLIENT));
@@ -330,11 +330,11 @@ fn icmp_errors_follow_the_flow_that_they_quote() {
             &[PathCount::IcmpError],
         );
         // A container refuses what came in by a published port: the error quotes what the container saw.
-        let (_, received) = host.from_wire(&frame(FROM_WIRE, tuple((REMOTE, 6001), (HOST, 8080)), Kind::Udp));
+        let (_, received) = host.at_uplink(&frame(FROM_WIRE, tuple((REMOTE, 6001), (HOST, 8080)), Kind::Udp));
         let error = unreachable(FROM_WEB, WEB, REMOTE, &received[14..]);
         host.assert_counted(
             |host| {
-                let (action, sent) = host.from_container(host.web, &error);
+                let (action, sent) = host.at_container(host.web, &error);
                 assert_eq!(action, REDIRECT);
                 let outer = read(&sent);
                 assert_eq!((outer.source, outer.destination), (HOST, REMOTE));
@@ -355,12 +355,12 @@ fn later_fragments_follow_the_first() {
         fragment(&mut later, 0x0004);
         let stray = later.clone();
         host.assert_counted(
-            |host| assert_eq!(host.from_container(host.client, &stray).0, OK),
+            |host| assert_eq!(host.at_container(host.client, &stray).0, OK),
             &[],
             &[PathCount::ToKernel],
         );
-        assert_eq!(host.from_container(host.client, &first).0, REDIRECT);
-        let (action, sent) = host.from_container(host.client, &later);
+        assert_eq!(host.at_container(host.client, &first).0, REDIRECT);
+        let (action, sent) = host.at_container(host.client, &later);
         assert_eq!(action, REDIRECT);
         assert_eq!(sent[26..30], HOST.octets(), "the source is translated");
         assert_eq!(sent[34..], later[34..], "the payload is not");
@@ -374,8 +374,8 @@ fn what_isnt_ipv4_goes_to_the_kernel() {
         arp[12..14].copy_from_slice(&[0x08, 0x06]);
         host.assert_counted(
             |host| {
-                assert_eq!(host.from_container(host.client, &arp), (OK, arp.clone()));
-                assert_eq!(host.from_wire(&arp), (OK, arp.clone()));
+                assert_eq!(host.at_container(host.client, &arp), (OK, arp.clone()));
+                assert_eq!(host.at_uplink(&arp), (OK, arp.clone()));
             },
             &[],
             &[PathCount::ToKernel, PathCount::ToKernel],
@@ -387,7 +387,7 @@ fn what_isnt_ipv4_goes_to_the_kernel() {
 fn a_gone_endpoints_flows_end_at_once_and_the_collector_sweeps_them() {
     use netpath::{dataplane::Dataplane as _, desired::model::Change};
     on_host(Mode::Takeover, |host| {
-        host.from_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5007), (FAR, 53)), Kind::Udp));
+        host.at_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5007), (FAR, 53)), Kind::Udp));
         assert_eq!(host.kernel.pins().flows_used().expect("the table can be read"), 1);
         host.kernel.apply(&Change::RemoveEndpoint(CLIENT)).expect("the endpoint is removed");
         let collected = host.kernel.collect(4096).expect("the collector runs");
@@ -399,7 +399,7 @@ fn a_gone_endpoints_flows_end_at_once_and_the_collector_sweeps_them() {
 #[test]
 fn the_collector_leaves_living_flows_alone() {
     on_host(Mode::Takeover, |host| {
-        host.from_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5008), (FAR, 53)), Kind::Udp));
+        host.at_container(host.client, &frame(TO_BRIDGE, tuple((CLIENT, 5008), (FAR, 53)), Kind::Udp));
         let collected = host.kernel.collect(4096).expect("the collector runs");
         assert_eq!((collected.scanned, collected.deleted), (2, 0));
     });

@@ -19,20 +19,20 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn masqueraded(lab: &mut Lab, direction: Direction) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let (_server, target) = lab.lan_tcp()?;
     transfer(TcpClient::connect(&*container.place()?, target)?, direction, TRANSFER)
 }
 
 fn published(lab: &mut Lab, direction: Direction) -> Result<()> {
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let client = connect(lab, SocketAddrV4::new(HOST, 8080))?;
     transfer(client, direction, TRANSFER)
 }
 
 fn large_datagrams(lab: &mut Lab) -> Result<()> {
-    let _server = lab.docker().serving(&["udp:80"]).publish("8080:80/udp").start()?;
-    let container = lab.docker().idle().start()?;
+    let _server = lab.start(lab.docker().serving(&["udp:80"]).publish("8080:80/udp"))?;
+    let container = lab.start(lab.docker().idle())?;
     let (_lan_server, lan) = lab.lan_udp()?;
     let clients = [UdpClient::connect(&*container.place()?, lan)?, ask(lab, SocketAddrV4::new(HOST, 8080))?];
     for client in clients {

@@ -123,8 +123,8 @@ struct Expected {
 
 impl Traffic {
     fn start(lab: &mut Lab) -> Result<(Self, Expected)> {
-        let server = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
-        let client = lab.docker().idle().start()?;
+        let server = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+        let client = lab.start(lab.docker().idle())?;
         let (lan_server, lan) = lab.lan_tcp()?;
         let published = connect(lab, SocketAddrV4::new(HOST, 8080))?;
         let masqueraded = TcpClient::connect(&*client.place()?, lan)?;

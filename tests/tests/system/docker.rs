@@ -23,7 +23,7 @@ pub(crate) const CASES: &[Case] = &[
 const NOTICE_DEADLINE: Duration = Duration::from_secs(5);
 
 fn containers_end(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let target = SocketAddrV4::new(HOST, 8080);
     connect(lab, target)?;
     lab.restart_dockerd(Restart::StopsContainers, |lab| {
@@ -46,8 +46,8 @@ fn containers_live(lab: &mut Lab) -> Result<()> {
 
 fn live_restore(lab: &mut Lab) -> Result<()> {
     lab.netpath()?.wait_in_step()?;
-    let server = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
-    let client = lab.docker().idle().start()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    let client = lab.start(lab.docker().idle())?;
     let place = client.place()?;
     let (_server, lan) = lab.lan_tcp()?;
     let target = SocketAddrV4::new(HOST, 8080);
@@ -66,7 +66,7 @@ fn live_restore(lab: &mut Lab) -> Result<()> {
 }
 
 fn docker_comes_later(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let options = netpath_tests::netpath::Options::new(&["--mode", lab.mode().name()]);
     lab.restart_dockerd(Restart::StopsContainers, |lab| {
         lab.start_netpath_unready(options)?;

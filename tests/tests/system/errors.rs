@@ -17,7 +17,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a client learns that nothing listens behind a published UDP port", closed_inside),
     Case::new("a container's packet with a time to live of 1 ends at the gateway, which says so", first_hop),
     Case::new("a container's packet with a time to live of 2 ends at the next router, which says so", second_hop),
-    Case::new("a client's packet that ends at the host on its way to a published port is reported", last_hop),
+    Case::new("a client's packet that ends at the host on its way to a published port is reported", last_hop)
+        .takeover(),
     Case::new("ICMP errors are translated by netpath, not by netfilter", by_netpath).netpath().takeover(),
 ];
 
@@ -25,36 +26,35 @@ pub(crate) const CASES: &[Case] = &[
 const CLOSED: u16 = 9;
 
 fn closed_outside(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     expect_port_unreachable(&*container.place()?, SocketAddrV4::new(LAN, CLOSED), LAN)
 }
 
 fn closed_inside(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["udp:80"]).publish("8080:80/udp").publish("8081:81/udp").start()?;
+    let _container = lab.start(lab.docker().serving(&["udp:80"]).publish("8080:80/udp").publish("8081:81/udp"))?;
     super::reach::ask(lab, SocketAddrV4::new(HOST, 8080))?;
     // The error must come from the address that was asked, else the client's kernel doesn't believe it.
     expect_port_unreachable(lab.lan(), SocketAddrV4::new(HOST, 8081), HOST)
 }
 
 fn first_hop(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     expect_time_exceeded(&*container.place()?, SocketAddrV4::new(FAR, CLOSED), 1, GATEWAY)
 }
 
 fn second_hop(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     expect_time_exceeded(&*container.place()?, SocketAddrV4::new(FAR, CLOSED), 2, LAN)
 }
 
 fn last_hop(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["udp:80"]).publish("8080:80/udp").start()?;
+    let _container = lab.start(lab.docker().serving(&["udp:80"]).publish("8080:80/udp"))?;
     super::reach::ask(lab, SocketAddrV4::new(HOST, 8080))?;
     expect_time_exceeded(lab.lan(), SocketAddrV4::new(HOST, 8080), 1, HOST)
 }
 
 fn by_netpath(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
-    lab.netpath()?.wait_in_step()?;
+    let container = lab.start(lab.docker().idle())?;
     let counters = NatCounters::read(lab.host())?;
     let before = lab.netpath()?.traffic("icmp_error")?;
     expect_port_unreachable(&*container.place()?, SocketAddrV4::new(LAN, CLOSED), LAN)?;

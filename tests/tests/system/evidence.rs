@@ -22,8 +22,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn masqueraded(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
-    lab.netpath()?.wait_in_step()?;
+    let container = lab.start(lab.docker().idle())?;
     let ((_tcp, tcp), (_udp, udp)) = (lab.lan_tcp()?, lab.lan_udp()?);
     let counters = NatCounters::read(lab.host())?;
     let place = container.place()?;
@@ -43,8 +42,8 @@ fn masqueraded(lab: &mut Lab) -> Result<()> {
 }
 
 fn published(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp").start()?;
-    lab.netpath()?.wait_in_step()?;
+    let _container =
+        lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
     let counters = NatCounters::read(lab.host())?;
     let target = SocketAddrV4::new(HOST, 8080);
     let mut connection = connect(lab, target)?;
@@ -57,9 +56,8 @@ fn published(lab: &mut Lab) -> Result<()> {
 }
 
 fn local(lab: &mut Lab) -> Result<()> {
-    let server = lab.docker().serving(&["tcp:80"]).start()?;
-    let client = lab.docker().idle().start()?;
-    lab.netpath()?.wait_in_step()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80"]))?;
+    let client = lab.start(lab.docker().idle())?;
     let before = lab.netpath()?.traffic("local")?;
     let target = SocketAddrV4::new(server.address()?, 80);
     TcpClient::connect(&*client.place()?, target)?.echo("by netpath")?;
@@ -71,7 +69,7 @@ fn local(lab: &mut Lab) -> Result<()> {
 
 fn without(lab: &mut Lab) -> Result<()> {
     // The counterpart of the proof: the same questions show netfilter at work when it is.
-    let container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let (_server, lan) = lab.lan_tcp()?;
     let counters = NatCounters::read(lab.host())?;
     let masqueraded = TcpClient::connect(&*container.place()?, lan)?;
@@ -82,9 +80,8 @@ fn without(lab: &mut Lab) -> Result<()> {
 }
 
 fn counted(lab: &mut Lab) -> Result<()> {
-    let server = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
-    let client = lab.docker().idle().start()?;
-    lab.netpath()?.wait_in_step()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    let client = lab.start(lab.docker().idle())?;
     let (_server, lan) = lab.lan_tcp()?;
     let before = lab.netpath()?.status()?;
     let mut open = [
@@ -106,8 +103,7 @@ fn counted(lab: &mut Lab) -> Result<()> {
 }
 
 fn unsplit(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
-    lab.netpath()?.wait_in_step()?;
+    let container = lab.start(lab.docker().idle())?;
     let (_server, lan) = lab.lan_tcp()?;
     let before = lab.netpath()?.traffic("masquerade_out")?;
     let connection = TcpClient::connect(&*container.place()?, lan)?;

@@ -76,7 +76,7 @@ fn there_and_back(lab: &mut Lab) -> Result<()> {
 
 fn leaves_nothing(lab: &mut Lab, options: Options) -> Result<()> {
     lab.start_netpath(options)?;
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8100:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8100:80"))?;
     reach::connect(lab, super::live::published())?.echo("in use")?;
     let programs = attached(lab.host())?;
     let maps = maps_of(&programs)?;
@@ -91,7 +91,7 @@ fn leaves_nothing(lab: &mut Lab, options: Options) -> Result<()> {
 
 fn detach_after_kill(lab: &mut Lab) -> Result<()> {
     lab.start_netpath(Options::default())?;
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8100:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8100:80"))?;
     reach::connect(lab, super::live::published())?;
     lab.netpath()?.kill()?;
     lab.netpath()?.detach()?;

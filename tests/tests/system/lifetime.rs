@@ -66,7 +66,7 @@ fn published_meanwhile(lab: &mut Lab) -> Result<()> {
 
 fn gone_meanwhile(lab: &mut Lab) -> Result<()> {
     lab.start_netpath(Options::default())?;
-    let container = lab.docker().serving(&["tcp:80"]).publish("8102:80").start()?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8102:80"))?;
     let target = std::net::SocketAddrV4::new(netpath_tests::lab::HOST, 8102);
     super::reach::connect(lab, target)?;
     lab.netpath()?.kill()?;

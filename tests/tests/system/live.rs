@@ -43,8 +43,8 @@ impl Live {
     /// Starts a hundred idle connections, four transfers and UDP flows, two of which clash at one source port.
     pub(crate) fn start(lab: &mut Lab) -> Result<Self> {
         let (port, udp_port) = (format!("{PORT}:80"), format!("{PORT}:80/udp"));
-        let server = lab.docker().serving(&["tcp:80", "udp:80"]).publish(&port).publish(&udp_port).start()?;
-        let clients = [lab.docker().idle().start()?, lab.docker().idle().start()?];
+        let server = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish(&port).publish(&udp_port))?;
+        let clients = [lab.start(lab.docker().idle())?, lab.start(lab.docker().idle())?];
         let ((tcp, lan_tcp), (udp, lan_udp)) = (lab.lan_tcp()?, lab.lan_udp()?);
         // From here on all that was started is in place.
         reach::connect(lab, published())?;

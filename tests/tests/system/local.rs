@@ -21,28 +21,28 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn containers(lab: &mut Lab) -> Result<()> {
-    let server = lab.docker().serving(&["tcp:80", "udp:80"]).start()?;
-    let client = lab.docker().idle().start()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]))?;
+    let client = lab.start(lab.docker().idle())?;
     expect_neighbours(&client, &server)
 }
 
 fn own_network(lab: &mut Lab) -> Result<()> {
     let network = lab.docker().network(&[])?;
-    let server = lab.docker().serving(&["tcp:80", "udp:80"]).network(network.name()).start()?;
-    let client = lab.docker().idle().network(network.name()).start()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).network(network.name()))?;
+    let client = lab.start(lab.docker().idle().network(network.name()))?;
     expect_neighbours(&client, &server)
 }
 
 fn bulk(lab: &mut Lab) -> Result<()> {
-    let server = lab.docker().serving(&["tcp:80"]).start()?;
-    let client = lab.docker().idle().start()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80"]))?;
+    let client = lab.start(lab.docker().idle())?;
     let target = SocketAddrV4::new(server.address()?, 80);
     transfer(TcpClient::connect(&*client.place()?, target)?, Direction::Upload, TRANSFER)?;
     transfer(TcpClient::connect(&*client.place()?, target)?, Direction::Download, TRANSFER)
 }
 
 fn host_to_container(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().serving(&["tcp:80", "udp:80"]).start()?;
+    let container = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]))?;
     let target = SocketAddrV4::new(container.address()?, 80);
     let seen = TcpClient::connect(lab.host(), target)?.who()?;
     ensure!(seen.ip() == &GATEWAY, "the container sees the host as {seen}");
@@ -52,7 +52,7 @@ fn host_to_container(lab: &mut Lab) -> Result<()> {
 }
 
 fn container_to_gateway(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let place = container.place()?;
     let tcp = lab.host().enter(|| Server::tcp(SocketAddrV4::new(GATEWAY, 0)))?;
     let udp = lab.host().enter(|| Server::udp(SocketAddrV4::new(GATEWAY, 0)))?;
@@ -64,7 +64,7 @@ fn container_to_gateway(lab: &mut Lab) -> Result<()> {
 }
 
 fn container_to_host(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let server = lab.host().enter(|| Server::tcp(any(0)))?;
     let seen = TcpClient::connect(&*container.place()?, SocketAddrV4::new(HOST, server.port()))?.who()?;
     ensure!(seen.ip() == &container.address()?, "the host sees the container as {seen}");

@@ -25,7 +25,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn tcp(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let (_server, target) = lab.lan_tcp()?;
     let mut client = TcpClient::connect(&*container.place()?, target)?;
     expect_host(*client.who()?.ip())?;
@@ -33,14 +33,14 @@ fn tcp(lab: &mut Lab) -> Result<()> {
 }
 
 fn udp(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let (_server, target) = lab.lan_udp()?;
     let client = UdpClient::connect(&*container.place()?, target)?;
     expect_host(*client.ask("who am I")?.ip())
 }
 
 fn icmp(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let witness = EchoSocket::open(lab.lan())?;
     let socket = EchoSocket::open(&*container.place()?)?;
     socket.request(LAN, 77, 1, b"seen from the lan")?;
@@ -51,7 +51,7 @@ fn icmp(lab: &mut Lab) -> Result<()> {
 }
 
 fn behind_the_gateway(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let server = lab.far().enter(|| Server::tcp(any(0)))?;
     let target = std::net::SocketAddrV4::new(FAR, server.port());
     expect_host(*TcpClient::connect(&*container.place()?, target)?.who()?.ip())?;
@@ -59,7 +59,7 @@ fn behind_the_gateway(lab: &mut Lab) -> Result<()> {
 }
 
 fn port_is_kept(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let ((_tcp, tcp), (_udp, udp)) = (lab.lan_tcp()?, lab.lan_udp()?);
     let seen = TcpClient::connect_from(&*container.place()?, 34_567, tcp)?.who()?;
     ensure!(seen.port() == 34_567, "TCP port 34567 became {}", seen.port());
@@ -69,7 +69,7 @@ fn port_is_kept(lab: &mut Lab) -> Result<()> {
 }
 
 fn tcp_port_clash(lab: &mut Lab) -> Result<()> {
-    let containers = [lab.docker().idle().start()?, lab.docker().idle().start()?];
+    let containers = [lab.start(lab.docker().idle())?, lab.start(lab.docker().idle())?];
     let (_server, target) = lab.lan_tcp()?;
     let mut clients = Vec::new();
     for container in &containers {
@@ -85,7 +85,7 @@ fn tcp_port_clash(lab: &mut Lab) -> Result<()> {
 }
 
 fn udp_port_clash(lab: &mut Lab) -> Result<()> {
-    let containers = [lab.docker().idle().start()?, lab.docker().idle().start()?];
+    let containers = [lab.start(lab.docker().idle())?, lab.start(lab.docker().idle())?];
     let (_server, target) = lab.lan_udp()?;
     let mut clients = Vec::new();
     for container in &containers {
@@ -99,7 +99,7 @@ fn udp_port_clash(lab: &mut Lab) -> Result<()> {
 }
 
 fn icmp_clash(lab: &mut Lab) -> Result<()> {
-    let containers = [lab.docker().idle().start()?, lab.docker().idle().start()?];
+    let containers = [lab.start(lab.docker().idle())?, lab.start(lab.docker().idle())?];
     let sockets = [EchoSocket::open(&*containers[0].place()?)?, EchoSocket::open(&*containers[1].place()?)?];
     let payloads: [&[u8]; 2] = [b"from the one", b"from the other"];
     for (socket, payload) in sockets.iter().zip(payloads) {
@@ -114,8 +114,7 @@ fn icmp_clash(lab: &mut Lab) -> Result<()> {
 
 fn port_range(lab: &mut Lab) -> Result<()> {
     lab.start_netpath(Options::new(&["--port-range", "61000-61009"]))?;
-    let containers = [lab.docker().idle().start()?, lab.docker().idle().start()?];
-    lab.netpath()?.wait_in_step()?;
+    let containers = [lab.start(lab.docker().idle())?, lab.start(lab.docker().idle())?];
     let (_server, target) = lab.lan_udp()?;
     let first = UdpClient::connect_from(&*containers[0].place()?, 40_002, target)?.ask("first")?;
     let second = UdpClient::connect_from(&*containers[1].place()?, 40_002, target)?.ask("second")?;
@@ -126,7 +125,7 @@ fn port_range(lab: &mut Lab) -> Result<()> {
 
 fn own_network(lab: &mut Lab) -> Result<()> {
     let network = lab.docker().network(&[])?;
-    let container = lab.docker().idle().network(network.name()).start()?;
+    let container = lab.start(lab.docker().idle().network(network.name()))?;
     let (_server, target) = lab.lan_tcp()?;
     expect_host(*TcpClient::connect(&*container.place()?, target)?.who()?.ip())
 }

@@ -51,7 +51,7 @@ impl Drop for SmallMtu<'_> {
 }
 
 fn uplink_ping(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let _small = SmallMtu::set(lab.host(), "eth0", "1400")?;
     // netpath hears of the MTU through the kernel's notification, a moment later.
     wait::until("the uplink's MTU to count", std::time::Duration::from_secs(5), || {
@@ -60,27 +60,27 @@ fn uplink_ping(lab: &mut Lab) -> Result<()> {
 }
 
 fn uplink_upload(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let (_server, lan) = lab.lan_tcp()?;
     let _small = SmallMtu::set(lab.host(), "eth0", "1400")?;
     transfer(TcpClient::connect(&*container.place()?, lan)?, Direction::Upload, BYTES)
 }
 
 fn uplink_published(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let client = connect(lab, SocketAddrV4::new(HOST, 8080))?;
     let _small = SmallMtu::set(lab.host(), "eth0", "1400")?;
     transfer(client, Direction::Download, BYTES)
 }
 
 fn router_ping(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let _small = SmallMtu::set(lab.lan(), "far0", "1300")?;
     expect_fragmentation_needed(&*container.place()?, FAR, LAN, 1300)
 }
 
 fn router_upload(lab: &mut Lab) -> Result<()> {
-    let container = lab.docker().idle().start()?;
+    let container = lab.start(lab.docker().idle())?;
     let server = lab.far().enter(|| Server::tcp(any(0)))?;
     let _small = SmallMtu::set(lab.lan(), "far0", "1300")?;
     let client = TcpClient::connect(&*container.place()?, SocketAddrV4::new(FAR, server.port()))?;
@@ -88,7 +88,7 @@ fn router_upload(lab: &mut Lab) -> Result<()> {
 }
 
 fn router_published(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let client = connect_from(lab.far(), SocketAddrV4::new(HOST, 8080))?;
     let _small = SmallMtu::set(lab.lan(), "far0", "1300")?;
     transfer(client, Direction::Download, BYTES)

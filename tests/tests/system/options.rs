@@ -30,8 +30,8 @@ pub(crate) const CASES: &[Case] = &[
 
 fn carries(lab: &mut Lab, options: &[&str], hook: &str, xdp: Option<&str>) -> Result<()> {
     lab.start_netpath(Options::new(options))?;
-    let server = lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp").start()?;
-    let client = lab.docker().idle().start()?;
+    let server = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
+    let client = lab.start(lab.docker().idle())?;
     let ((_tcp, tcp), (_udp, udp)) = (lab.lan_tcp()?, lab.lan_udp()?);
     let published = SocketAddrV4::new(HOST, 8080);
 

@@ -9,7 +9,7 @@ use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::lab::{FAR, HOST, HOST_SECOND, LAN, Lab};
 use netpath_tests::wait;
 
-use super::reach::{PUBLISH_DEADLINE, ask, connect, expect_refused};
+use super::reach::{PUBLISH_DEADLINE, ask, connect, connect_from, expect_refused};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("a published TCP port works, and the container sees the client's address", tcp),
@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a range of 100 TCP and 100 UDP ports works", range),
     Case::new("a port published on one of the host's addresses works there and nowhere else", one_address),
     Case::new("one port number serves TCP and UDP with different containers", one_number),
-    Case::new("a new container's ports work within a second of docker run", within_a_second),
+    Case::new("within a second of docker run a new container is reached and reaches the world", within_a_second),
     Case::new("after docker restart the port works again and old connections have ended", container_restart),
     Case::new("after a container has gone, its port is refused and another can take it", port_moves),
     Case::new("a port published by a container on a network of its own works", own_network),
@@ -26,19 +26,19 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn tcp(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     let mut client = connect(lab, SocketAddrV4::new(HOST, 8080))?;
     expect_client(client.who()?, client.local(), LAN)
 }
 
 fn udp(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["udp:53"]).publish("8053:53/udp").start()?;
+    let _container = lab.start(lab.docker().serving(&["udp:53"]).publish("8053:53/udp"))?;
     let client = ask(lab, SocketAddrV4::new(HOST, 8053))?;
     expect_client(client.ask("who am I")?, client.local(), LAN)
 }
 
 fn behind_the_gateway(lab: &mut Lab) -> Result<()> {
-    let _container = lab.docker().serving(&["tcp:80"]).publish("8080:80").start()?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
     connect(lab, SocketAddrV4::new(HOST, 8080))?;
     let mut client = TcpClient::connect(lab.far(), SocketAddrV4::new(HOST, 8080))?;
     expect_client(client.who()?, client.local(), FAR)
@@ -46,7 +46,7 @@ fn behind_the_gateway(lab: &mut Lab) -> Result<()> {
 
 fn range(lab: &mut Lab) -> Result<()> {
     let request = lab.docker().serving(&["tcp:5000-5099", "udp:5000-5099"]);
-    let _container = request.publish("5000-5099:5000-5099").publish("5000-5099:5000-5099/udp").start()?;
+    let _container = lab.start(request.publish("5000-5099:5000-5099").publish("5000-5099:5000-5099/udp"))?;
     // The last of them first: then all are there.
     connect(lab, SocketAddrV4::new(HOST, 5099))?;
     ask(lab, SocketAddrV4::new(HOST, 5099))?;
@@ -63,7 +63,7 @@ fn range(lab: &mut Lab) -> Result<()> {
 fn one_address(lab: &mut Lab) -> Result<()> {
     let request = lab.docker().serving(&["tcp:80", "udp:80"]);
     let (tcp, udp) = (format!("{HOST_SECOND}:8081:80"), format!("{HOST_SECOND}:8081:80/udp"));
-    let _container = request.publish(&tcp).publish(&udp).start()?;
+    let _container = lab.start(request.publish(&tcp).publish(&udp))?;
     let mut client = connect(lab, SocketAddrV4::new(HOST_SECOND, 8081))?;
     expect_client(client.who()?, client.local(), LAN)?;
     let client = ask(lab, SocketAddrV4::new(HOST_SECOND, 8081))?;
@@ -76,8 +76,8 @@ fn one_address(lab: &mut Lab) -> Result<()> {
 }
 
 fn one_number(lab: &mut Lab) -> Result<()> {
-    let tcp = lab.docker().serving(&["tcp:80"]).publish("8082:80/tcp").start()?;
-    let udp = lab.docker().serving(&["udp:80"]).publish("8082:80/udp").start()?;
+    let tcp = lab.start(lab.docker().serving(&["tcp:80"]).publish("8082:80/tcp"))?;
+    let udp = lab.start(lab.docker().serving(&["udp:80"]).publish("8082:80/udp"))?;
     ensure!(tcp.address()? != udp.address()?, "two containers have one address");
     let target = SocketAddrV4::new(HOST, 8082);
     connect(lab, target)?.echo("over TCP")?;
@@ -86,14 +86,16 @@ fn one_number(lab: &mut Lab) -> Result<()> {
 }
 
 fn within_a_second(lab: &mut Lab) -> Result<()> {
+    let (_server, lan) = lab.lan_tcp()?;
     for round in 0..3 {
         let port = 8090 + round;
         let request = lab.docker().serving(&["tcp:80", "udp:80"]);
-        let _container = request.publish(&format!("{port}:80")).publish(&format!("{port}:80/udp")).start()?;
+        let container = request.publish(&format!("{port}:80")).publish(&format!("{port}:80/udp")).start()?;
         let start = Instant::now();
         let target = SocketAddrV4::new(HOST, port);
         connect(lab, target)?.echo("already there")?;
         ask(lab, target)?.ask("already there")?;
+        connect_from(&*container.place()?, lan)?.echo("and out")?;
         ensure!(start.elapsed() < PUBLISH_DEADLINE, "in round {round} it took {:?}", start.elapsed());
     }
     Ok(())
@@ -103,7 +105,7 @@ fn container_restart(lab: &mut Lab) -> Result<()> {
     // On a network where addresses can be asked for.
     let network = lab.docker().network(&["--subnet", "172.30.0.0/24"])?;
     let request = lab.docker().serving(&["tcp:80", "udp:80"]).network(network.name());
-    let container = request.publish("8083:80").publish("8083:80/udp").start()?;
+    let container = lab.start(request.publish("8083:80").publish("8083:80/udp"))?;
     let target = SocketAddrV4::new(HOST, 8083);
     let mut old = connect(lab, target)?;
     let old_questions = ask(lab, target)?;
@@ -111,7 +113,7 @@ fn container_restart(lab: &mut Lab) -> Result<()> {
     let before = container.address()?;
     // Another takes the address while it is away, so that it comes back under a new one.
     container.stop()?;
-    let _heir = lab.docker().idle().network(network.name()).option("--ip", &before.to_string()).start()?;
+    let _heir = lab.start(lab.docker().idle().network(network.name()).option("--ip", &before.to_string()))?;
     container.start()?;
     ensure!(container.address()? != before, "the container came back under its old address");
     let mut client = connect(lab, target)?;
@@ -127,11 +129,11 @@ fn container_restart(lab: &mut Lab) -> Result<()> {
 
 fn port_moves(lab: &mut Lab) -> Result<()> {
     let target = SocketAddrV4::new(HOST, 8084);
-    let first = lab.docker().serving(&["tcp:80"]).publish("8084:80").start()?;
+    let first = lab.start(lab.docker().serving(&["tcp:80"]).publish("8084:80"))?;
     connect(lab, target)?;
     drop(first);
     wait::until("the port to be refused", PUBLISH_DEADLINE, || expect_refused(lab, target))?;
-    let _second = lab.docker().serving(&["tcp:81"]).publish("8084:81").start()?;
+    let _second = lab.start(lab.docker().serving(&["tcp:81"]).publish("8084:81"))?;
     let mut client = connect(lab, target)?;
     expect_client(client.who()?, client.local(), LAN)
 }
@@ -139,7 +141,7 @@ fn port_moves(lab: &mut Lab) -> Result<()> {
 fn own_network(lab: &mut Lab) -> Result<()> {
     let network = lab.docker().network(&[])?;
     let request = lab.docker().serving(&["tcp:80", "udp:80"]).network(network.name());
-    let _container = request.publish("8085:80").publish("8085:80/udp").start()?;
+    let _container = lab.start(request.publish("8085:80").publish("8085:80/udp"))?;
     let target = SocketAddrV4::new(HOST, 8085);
     let mut client = connect(lab, target)?;
     expect_client(client.who()?, client.local(), LAN)?;
@@ -149,8 +151,8 @@ fn own_network(lab: &mut Lab) -> Result<()> {
 
 fn one_client_port(lab: &mut Lab) -> Result<()> {
     let _containers = [
-        lab.docker().serving(&["tcp:80"]).publish("8086:80").start()?,
-        lab.docker().serving(&["tcp:80"]).publish("8087:80").start()?,
+        lab.start(lab.docker().serving(&["tcp:80"]).publish("8086:80"))?,
+        lab.start(lab.docker().serving(&["tcp:80"]).publish("8087:80"))?,
     ];
     connect(lab, SocketAddrV4::new(HOST, 8086))?;
     connect(lab, SocketAddrV4::new(HOST, 8087))?;

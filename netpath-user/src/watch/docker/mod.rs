@@ -4,7 +4,7 @@
 //! matters nor whether one comes twice. A missed one is made good by comparing the short list every so often. Docker
 //! being away is a state, not an error: the last model stays, and on its return the full list is the authority.
 
-use std::{collections::BTreeMap, convert::Infallible, env, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, env, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{anyhow, bail};
 use tokio::{
@@ -13,14 +13,12 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use self::{
-    mentions::Mentions,
-    session::{Outcome, Session},
-};
+use self::{knowledge::Knowledge, mentions::Mentions, session::Session};
 use super::{DockerNews, Listed, News};
-use crate::desired::docker::{DockerModel, Id};
 
 mod convert;
+mod inspections;
+mod knowledge;
 mod mentions;
 mod session;
 
@@ -29,8 +27,6 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Between looks at a container that couldn't be read or whose veth wasn't found: at first, and at most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// A start is several events within a few milliseconds; waiting this long makes one round of them.
-const SETTLE: Duration = Duration::from_millis(3);
 /// Between comparisons of Docker's short list with the model.
 const COMPARE: Duration = Duration::from_secs(30);
 
@@ -58,8 +54,7 @@ fn socket_of(host: &str) -> anyhow::Result<PathBuf> {
 pub struct Watcher {
     socket: PathBuf,
     news: mpsc::Sender<News>,
-    model: DockerModel,
-    open: BTreeMap<Id, String>,
+    knowledge: Knowledge,
 }
 
 /// Nobody listens any more.
@@ -71,7 +66,7 @@ impl Watcher {
     /// A watcher of the dockerd behind `socket`.
     #[must_use]
     pub fn new(socket: PathBuf, news: mpsc::Sender<News>) -> Self {
-        Self { socket, news, model: DockerModel::default(), open: BTreeMap::new() }
+        Self { socket, news, knowledge: Knowledge::default() }
     }
 
     /// Watches until nobody listens to the news any more.
@@ -104,58 +99,63 @@ impl Watcher {
         let mut session = Session::connect(&self.socket).await?;
         let api_version = session.api_version();
         self.tell(DockerNews::Connected { api_version: api_version.clone() }).await?;
-        let outcome = session.list(&mut self.model, &self.socket).await?;
-        info!(api_version, containers = self.model.containers.len(), "Docker is connected");
+        session.list(&mut self.knowledge, &self.socket).await?;
+        info!(api_version, containers = self.knowledge.model.containers.len(), "Docker is connected");
         *away = Away::No;
-        self.open = outcome.open;
-        self.list(&session).await?;
-        self.follow(&session).await
+        self.send(&session).await?;
+        self.follow(&mut session).await
     }
 
-    async fn follow(&mut self, session: &Session) -> anyhow::Result<Infallible> {
+    async fn follow(&mut self, session: &mut Session) -> anyhow::Result<Infallible> {
         let mut again = LOOK_AGAIN.0;
+        let mut look_again = Instant::now() + again;
         let mut compare = Instant::now() + COMPARE;
         loop {
-            let soon = Instant::now() + again;
-            let mentions = tokio::select! {
+            let before = self.knowledge.clone();
+            tokio::select! {
                 () = session.mentions.changed() => {
-                    sleep(SETTLE).await;
+                    let mentions = session.mentions.take();
+                    self.look(session, mentions).await?;
                     again = LOOK_AGAIN.0;
-                    session.mentions.take()
+                    look_again = Instant::now() + again;
                 }
-                () = sleep_until(soon), if !self.open.is_empty() => {
+                answers = session.inspections.next(), if !session.inspections.is_empty() => {
+                    session.learn(answers, &mut self.knowledge).await?;
+                }
+                () = sleep_until(look_again), if !self.knowledge.open.is_empty() => {
+                    session.inspections.ask(self.knowledge.open.keys().cloned());
                     again = (again * 2).min(LOOK_AGAIN.1);
-                    Mentions::default()
+                    look_again = Instant::now() + again;
                 }
                 () = sleep_until(compare) => {
+                    let mentions = session.compare(&self.knowledge.model).await?;
+                    self.look(session, mentions).await?;
                     compare = Instant::now() + COMPARE;
-                    session.compare(&self.model).await?
                 }
                 () = self.news.closed() => return Err(Stopping.into()),
-            };
-            self.look(session, mentions).await?;
+            }
+            if self.knowledge != before {
+                self.send(session).await?;
+            }
         }
     }
 
-    /// Looks at what was mentioned and at what is still open, and sends the model when something changed.
-    async fn look(&mut self, session: &Session, mut mentions: Mentions) -> anyhow::Result<()> {
-        if let Some(reason) = mentions.ended.take() {
+    /// Looks at what was mentioned; answers about containers come later.
+    async fn look(&mut self, session: &mut Session, mentions: Mentions) -> anyhow::Result<()> {
+        if let Some(reason) = mentions.ended {
             return Err(anyhow!(reason));
         }
-        mentions.containers.extend(self.open.keys().cloned());
         debug!(containers = mentions.containers.len(), networks = mentions.networks, "looking again");
-        let before = (self.model.clone(), self.open.clone());
-        let Outcome { open } = session.refresh(&mut self.model, mentions).await?;
-        self.open = open;
-        if (&self.model, &self.open) != (&before.0, &before.1) {
-            self.list(session).await?;
+        session.inspections.ask(mentions.containers);
+        if mentions.networks {
+            session.list_networks(&mut self.knowledge).await?;
         }
         Ok(())
     }
 
-    async fn list(&self, session: &Session) -> anyhow::Result<()> {
-        let troubles = self.open.values().cloned().collect();
-        let listed = Listed { model: Arc::new(self.model.clone()), mode: session.mode, troubles };
+    async fn send(&self, session: &Session) -> anyhow::Result<()> {
+        let Knowledge { model, open } = self.knowledge.clone();
+        let listed = Listed { model: Arc::new(model), mode: session.mode, troubles: open.into_values().collect() };
         self.tell(DockerNews::Listed(listed)).await
     }
 

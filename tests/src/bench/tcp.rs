@@ -1,0 +1,180 @@
+//! TCP as applications use it: questions on one connection, a connection per question, bulk.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::pinned::Window;
+
+/// A question, and its answer.
+const MESSAGE: usize = 64;
+
+/// What is written or read at once in bulk.
+const CHUNK: usize = 256 * 1024;
+
+/// Nothing here takes so long unless packets get lost.
+const STALL: Duration = Duration::from_secs(5);
+
+/// Times of questions on one connection, in nanoseconds, sorted.
+#[derive(Debug)]
+pub struct Latencies(Vec<u64>);
+
+impl Latencies {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// The time within which a share of the questions (0 to 1) was answered, in microseconds.
+    ///
+    /// # Errors
+    /// When none was.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index into a vector of some 100,000 and times of microseconds"
+    )]
+    pub fn quantile(&self, share: f64) -> Result<f64> {
+        let index = (share * self.0.len() as f64) as usize;
+        let time = self.0.get(index.min(self.0.len().saturating_sub(1))).context("no question was answered")?;
+        Ok(*time as f64 / 1000.0)
+    }
+}
+
+/// Answers the questions of one connection until it is closed.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn answer_one(listener: &TcpListener) -> Result<()> {
+    let mut stream = accept(listener)?;
+    while answer(&mut stream)? {}
+    Ok(())
+}
+
+/// Answers one question per connection until the client says that it was the last, by asking nothing.
+///
+/// # Errors
+/// When a connection breaks.
+pub fn answer_many(listener: &TcpListener) -> Result<()> {
+    loop {
+        let mut stream = accept(listener)?;
+        if !answer(&mut stream)? {
+            return Ok(());
+        }
+        // The client closes first, as most do.
+        ensure!(stream.read(&mut [0; 1]).context("wait for the end")? == 0, "a second question");
+    }
+}
+
+/// Asks on one connection, one question after the other, until the window is over.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn ask_one(target: SocketAddrV4, window: Window) -> Result<Latencies> {
+    let mut stream = connect(target)?;
+    let mut times = Vec::with_capacity(1 << 20);
+    while !window.is_over() {
+        let begin = Instant::now();
+        ask(&mut stream)?;
+        if window.counts(begin) {
+            times.push(u64::try_from(begin.elapsed().as_nanos()).context("a time")?);
+        }
+    }
+    times.sort_unstable();
+    Ok(Latencies(times))
+}
+
+/// Connects, asks and closes, again and again, until the window is over; gives how often in it.
+///
+/// # Errors
+/// When a connection isn't made or breaks.
+pub fn ask_many(target: SocketAddrV4, window: Window) -> Result<u64> {
+    let mut count = 0;
+    while !window.is_over() {
+        let mut stream = connect(target)?;
+        ask(&mut stream)?;
+        drop(stream);
+        if window.counts(Instant::now()) {
+            count += 1;
+        }
+    }
+    connect(target).map(drop)?;
+    Ok(count)
+}
+
+/// Sends bulk over one connection until the window is over.
+///
+/// # Errors
+/// When the connection breaks before.
+pub fn pour(target: SocketAddrV4, window: Window) -> Result<()> {
+    let mut stream = connect(target)?;
+    let chunk = vec![0; CHUNK];
+    while !window.is_over() {
+        match stream.write_all(&chunk) {
+            // The receiver stops when the window is over, whatever is on its way.
+            Err(_) if window.is_over() => {}
+            other => other.context("send bulk")?,
+        }
+    }
+    Ok(())
+}
+
+/// Receives bulk over one connection until the window is over; gives how many bytes in it.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn drain(listener: &TcpListener, window: Window) -> Result<u64> {
+    let mut stream = accept(listener)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut count = 0;
+    while !window.is_over() {
+        let length = stream.read(&mut chunk).context("receive bulk")?;
+        if length == 0 {
+            break;
+        }
+        if window.counts(Instant::now()) {
+            count += length as u64;
+        }
+    }
+    Ok(count)
+}
+
+fn connect(target: SocketAddrV4) -> Result<TcpStream> {
+    let stream =
+        TcpStream::connect_timeout(&target.into(), STALL).with_context(|| format!("connect to TCP {target}"))?;
+    prepare(&stream)?;
+    Ok(stream)
+}
+
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    let (stream, _client) = listener.accept().context("accept")?;
+    prepare(&stream)?;
+    Ok(stream)
+}
+
+fn prepare(stream: &TcpStream) -> Result<()> {
+    stream.set_nodelay(true).context("set TCP_NODELAY")?;
+    stream.set_read_timeout(Some(STALL)).context("set a read timeout")?;
+    stream.set_write_timeout(Some(STALL)).context("set a write timeout")
+}
+
+fn ask(stream: &mut TcpStream) -> Result<()> {
+    let mut message = [0; MESSAGE];
+    stream.write_all(&message).context("ask")?;
+    stream.read_exact(&mut message).context("wait for the answer")
+}
+
+/// Answers a question; false when there is none.
+fn answer(stream: &mut TcpStream) -> Result<bool> {
+    let mut message = [0; MESSAGE];
+    match stream.read_exact(&mut message) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+        other => other.context("wait for a question")?,
+    }
+    stream.write_all(&message).context("answer")?;
+    Ok(true)
+}
