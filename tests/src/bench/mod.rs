@@ -94,11 +94,10 @@ impl Bench {
     ///
     /// # Errors
     /// When a sample fails or was carried by the wrong one.
-    pub fn run(&mut self, measures: &[Measure], rounds: usize) -> Result<Outcome> {
+    pub fn run(&mut self, measures: &[Measure], rounds: usize, mut patience: Patience) -> Result<Outcome> {
         let mut machine = Machine::read(&self.lab)?;
         let mut samples = Samples::default();
         let mut uplinks = Vec::new();
-        let mut patience = Patience::default();
         for round in 0..=rounds {
             for carrier in Carrier::ALL {
                 carrier.take_over(&mut self.lab).with_context(|| format!("let {} carry", carrier.name()))?;
