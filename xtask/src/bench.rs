@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Seconds of the whole run to spend on waiting until other programs leave the CPUs alone.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     patience: u64,
+    /// Run the load at real-time priority: for a machine that others use.
+    #[arg(long)]
+    realtime: bool,
 }
 
 /// The verb.
@@ -35,6 +38,9 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     bench.arg("--out").arg(target.join("bench"));
     for name in &arguments.only {
         bench.args(["--only", name]);
+    }
+    if arguments.realtime {
+        bench.arg("--realtime");
     }
     bench.env("NETPATH_BIN", &netpath).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     process::run(&mut process::privileged(bench)?)

@@ -157,7 +157,11 @@ fn ends(bench: &Bench, towards: Towards) -> Ends<'_> {
         Towards::Neighbour => (bench.lan(), bench.container()),
     };
     let cpus = bench.cpus();
-    Ends { server: End { place: server, cpu: cpus.receiver }, client: End { place: client, cpu: cpus.sender } }
+    let priority = cpus.priority;
+    Ends {
+        server: End { place: server, cpu: cpus.receiver, priority },
+        client: End { place: client, cpu: cpus.sender, priority },
+    }
 }
 
 /// Listens before the client starts.

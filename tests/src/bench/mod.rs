@@ -24,7 +24,7 @@ use self::carrier::Carrier;
 use self::figures::{Sample, Samples};
 use self::machine::Machine;
 use self::measure::Measure;
-use self::pinned::Cpus;
+use self::pinned::{Cpus, Priority};
 use self::quiet::{Meter, Patience};
 use crate::container::Container;
 use crate::lab::{Dataplane, Lab};
@@ -60,7 +60,7 @@ impl Bench {
     ///
     /// # Errors
     /// When a tool is missing or anything can't be made.
-    pub fn create(binary: &Path, peer: &Path) -> Result<Self> {
+    pub fn create(binary: &Path, peer: &Path, priority: Priority) -> Result<Self> {
         let lab = Lab::create(Mode::Takeover, Dataplane::Netpath(binary.to_owned()), peer)?;
         // One client opens tens of thousands of connections in a row: let it use many ports, though not
         // [`PORT`], and again after a second.
@@ -69,7 +69,7 @@ impl Bench {
         let request = lab.docker().idle();
         let container = request.publish(&format!("{PORT}:{PORT}")).publish(&format!("{PORT}:{PORT}/udp")).start()?;
         let place = container.place()?;
-        Ok(Self { container: place, _container: container, lab, cpus: Cpus::choose()? })
+        Ok(Self { container: place, _container: container, lab, cpus: Cpus::choose(priority)? })
     }
 
     /// The neighbour on the wire.

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -18,6 +19,15 @@ const RAMP: Duration = Duration::from_millis(300);
 /// The time in which is counted.
 const LENGTH: Duration = Duration::from_secs(2);
 
+/// How the threads of the load compete with other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Like any program.
+    Normal,
+    /// Before all others (`SCHED_FIFO`), which get the 5 % that the kernel keeps for them: for a machine in use.
+    Realtime,
+}
+
 /// Where the two ends of the load run.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpus {
@@ -25,6 +35,8 @@ pub struct Cpus {
     pub sender: usize,
     /// The end that receives or answers.
     pub receiver: usize,
+    /// Against whom.
+    pub priority: Priority,
 }
 
 impl Cpus {
@@ -32,11 +44,11 @@ impl Cpus {
     ///
     /// # Errors
     /// When the kernel doesn't tell.
-    pub fn choose() -> Result<Self> {
+    pub fn choose(priority: Priority) -> Result<Self> {
         let set = sched_getaffinity(Pid::from_raw(0)).context("ask for the usable CPUs")?;
         let mut usable = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
         let sender = usable.next().context("no CPU is usable")?;
-        Ok(Self { sender, receiver: usable.next().unwrap_or(sender) })
+        Ok(Self { sender, receiver: usable.next().unwrap_or(sender), priority })
     }
 }
 
@@ -82,6 +94,8 @@ pub struct End<'place> {
     pub place: &'place Place,
     /// The CPU on which it stays.
     pub cpu: usize,
+    /// How it competes for that CPU.
+    pub priority: Priority,
 }
 
 impl End<'_> {
@@ -94,9 +108,19 @@ impl End<'_> {
             let mut set = CpuSet::new();
             set.set(self.cpu).with_context(|| format!("name CPU {}", self.cpu))?;
             sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("stay on CPU {}", self.cpu))?;
+            if self.priority == Priority::Realtime {
+                become_realtime()?;
+            }
             action()
         })
     }
+}
+
+fn become_realtime() -> Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameters outlive the call, which changes the calling thread only.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
+    Errno::result(result).map(drop).context("ask for real-time priority")
 }
 
 /// Runs both ends at the same time, and gives what each returns.

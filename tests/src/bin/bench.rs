@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use netpath_tests::bench::measure::MEASURES;
+use netpath_tests::bench::pinned::Priority;
 use netpath_tests::bench::quiet::Patience;
 use netpath_tests::bench::{Bench, report};
 use netpath_tests::lab::Dataplane;
@@ -25,6 +26,9 @@ struct Arguments {
     /// Seconds of the whole run to spend on waiting until other programs leave the CPUs alone.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     patience: u64,
+    /// Run the load at real-time priority: for a machine that others use.
+    #[arg(long)]
+    realtime: bool,
     /// Where samples.json and report.md go.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -54,7 +58,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let chosen = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let measures: Vec<_> = MEASURES.iter().copied().filter(|measure| chosen(measure.name)).collect();
     let rounds = usize::from(arguments.rounds);
-    let mut bench = Bench::create(&binary, &peer).context("build the lab")?;
+    let priority = if arguments.realtime { Priority::Realtime } else { Priority::Normal };
+    let mut bench = Bench::create(&binary, &peer, priority).context("build the lab")?;
     let outcome = bench.run(&measures, rounds, Patience::new(Duration::from_secs(arguments.patience)))?;
     print!("{}", report::table(&outcome, &measures));
     report::write(&arguments.out, &outcome, &measures, rounds)?;
