@@ -29,7 +29,7 @@ use self::quiet::{Meter, Patience};
 use crate::container::Container;
 use crate::lab::{Dataplane, Lab};
 use crate::netns::Place;
-use crate::netpath::Uplink;
+use crate::report::Uplink;
 
 /// The published port of every server in the container, TCP and UDP.
 pub const PORT: u16 = 7000;

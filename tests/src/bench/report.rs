@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Outcome;
 use super::figures::Spread;
 use super::measure::Measure;
-use crate::netpath::Uplink;
+use crate::report::Uplink;
 
 /// A row of the table.
 type Row = [String; 5];
