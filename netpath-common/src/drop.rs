@@ -3,36 +3,12 @@
 //! A number is never given a second meaning and never reused: it is the index of a counter in the pinned map
 //! `drops`, which outlives the daemon that made it.
 
-/// Defines [`DropReason`] with its counter index, its stable name and its explanation.
-macro_rules! drop_reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
-        /// Why a packet was dropped. The number is the index in the map `drops`.
-        #[repr(u32)]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum DropReason {
-            $($(#[doc = $doc])+ $variant = $number,)+
-        }
+use crate::counted::counted;
 
-        impl DropReason {
-            /// Every reason, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+counted! {
+    /// Why a packet was dropped. The number is the index in the map `DROPS`.
+    DropReason:
 
-            /// The stable name that the command line and metrics show.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-
-            /// One sentence for an operator.
-            #[must_use]
-            pub const fn explanation(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
-            }
-        }
-    };
-}
-
-drop_reasons! {
     /// The frame ends before its headers do.
     Truncated = 0, "truncated";
     /// The IPv4 header is invalid: version, header length or total length.

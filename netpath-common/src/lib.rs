@@ -18,6 +18,7 @@
 
 pub mod abi;
 pub mod conntrack;
+mod counted;
 pub mod drop;
 pub mod forward;
 #[cfg(any(test, feature = "model"))]

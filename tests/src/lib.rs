@@ -16,6 +16,7 @@ pub mod netns;
 pub mod netpath;
 pub mod proof;
 pub mod protocol;
+pub mod report;
 pub mod run;
 pub mod runner;
 pub mod server;

@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Only this measure; repeatable. A wrong name lists the right ones.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Seconds of the whole run to spend on waiting until other programs leave the CPUs alone.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    patience: u64,
 }
 
 /// The verb.
@@ -28,7 +31,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     process::run(cargo("build").args(["--release", "--package", "netpath-tests", "--bins"]))?;
     let target = Metadata::read()?.target_directory;
     let mut bench = Command::new(target.join("release/netpath-bench"));
-    bench.args(["--rounds", &arguments.rounds.to_string()]).arg("--out").arg(target.join("bench"));
+    bench.args(["--rounds", &arguments.rounds.to_string(), "--patience", &arguments.patience.to_string()]);
+    bench.arg("--out").arg(target.join("bench"));
     for name in &arguments.only {
         bench.args(["--only", name]);
     }

@@ -1,6 +1,7 @@
 //! Counters by the way that packets took.
 
 use super::abi;
+use crate::counted::counted;
 
 abi! {
     /// Packets and bytes (of the frame) on one CPU.
@@ -12,36 +13,10 @@ abi! {
     }
 }
 
-/// Defines [`PathCount`] with its counter index, its stable name and its explanation.
-macro_rules! path_counts {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
-        /// The way a packet took. The number is the index in the map `traffic`.
-        #[repr(u32)]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum PathCount {
-            $($(#[doc = $doc])+ $variant = $number,)+
-        }
+counted! {
+    /// The way a packet took. The number is the index in the map `TRAFFIC`.
+    PathCount:
 
-        impl PathCount {
-            /// Every way, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The stable name that the command line and metrics show.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-
-            /// One sentence for an operator.
-            #[must_use]
-            pub const fn explanation(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
-            }
-        }
-    };
-}
-
-path_counts! {
     /// Container to world, source translated.
     MasqueradeOut = 0, "masquerade_out";
     /// World to container, answer to a masqueraded flow.

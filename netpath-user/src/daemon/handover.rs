@@ -50,20 +50,9 @@ fn flows(connections: &[Connection], addresses: &BTreeSet<Ipv4Addr>) -> Vec<Hand
     concerned
         .flat_map(|connection| {
             [&connection.original, &connection.reply]
-                .map(|tuple| HandoverFlow { key: key(tuple), timeout: connection.timeout })
+                .map(|tuple| HandoverFlow { key: FlowKey::from(*tuple), timeout: connection.timeout })
         })
         .collect()
-}
-
-fn key(tuple: &Tuple) -> FlowKey {
-    FlowKey {
-        source: tuple.source.octets(),
-        destination: tuple.destination.octets(),
-        source_port: tuple.source_port.to_be_bytes(),
-        destination_port: tuple.destination_port.to_be_bytes(),
-        protocol: tuple.protocol,
-        reserved: [0; 3],
-    }
 }
 
 #[cfg(test)]

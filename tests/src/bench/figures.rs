@@ -144,10 +144,10 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// netpath's median as a multiple of iptables'.
+    /// netpath's median as a multiple of iptables', which isn't zero.
     #[must_use]
-    pub fn ratio(&self) -> f64 {
-        self.netpath.median / self.iptables.median
+    pub fn ratio(&self) -> Option<f64> {
+        (self.iptables.median > 0.0).then(|| self.netpath.median / self.iptables.median)
     }
 
     /// What that means.

@@ -53,7 +53,10 @@ pub const MEASURES: &[Measure] = &[
         name: "tcp-crr",
         title: "TCP connect-request-response-close to a published port",
         way: "published_in",
-        figures: &[Figure { name: "rate", unit: "connections/s", better: Better::More }],
+        figures: &[
+            Figure { name: "answered", unit: "connections/s", better: Better::More },
+            Figure { name: "reset or lost", unit: "connections/s", better: Better::Neither },
+        ],
         run: tcp_crr,
     },
     Measure {
@@ -112,10 +115,13 @@ fn tcp_rr(bench: &Bench) -> Result<Sample> {
 fn tcp_crr(bench: &Bench) -> Result<Sample> {
     let ends = ends(bench, Towards::Container);
     let (listener, window) = (listen(&ends)?, Window::soon());
-    let ((), count) =
-        both((ends.server, || tcp::answer_many(&listener)), (ends.client, || tcp::ask_many(PUBLISHED, window)))?;
+    let ((), connections) = both(
+        (ends.server, || tcp::answer_many(&listener, window)),
+        (ends.client, || Ok(tcp::ask_many(PUBLISHED, window))),
+    )?;
+    let (answered, failed) = (connections.answered, connections.failed);
     // SYN, question, FIN.
-    Ok(Sample::new(vec![window.rate(count)], 3 * count))
+    Ok(Sample::new(vec![window.rate(answered), window.rate(failed)], 3 * answered))
 }
 
 fn tcp_in(bench: &Bench) -> Result<Sample> {

@@ -62,8 +62,9 @@ impl Bench {
     /// When a tool is missing or anything can't be made.
     pub fn create(binary: &Path, peer: &Path) -> Result<Self> {
         let lab = Lab::create(Mode::Takeover, Dataplane::Netpath(binary.to_owned()), peer)?;
-        // One client opens tens of thousands of connections in a row: let it use all ports, and again after a second.
-        lab.lan().sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+        // One client opens tens of thousands of connections in a row: let it use many ports, though not
+        // [`PORT`], and again after a second.
+        lab.lan().sysctl("net/ipv4/ip_local_port_range", "10000 65535")?;
         lab.lan().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         let request = lab.docker().idle();
         let container = request.publish(&format!("{PORT}:{PORT}")).publish(&format!("{PORT}:{PORT}/udp")).start()?;
@@ -94,11 +95,10 @@ impl Bench {
     ///
     /// # Errors
     /// When a sample fails or was carried by the wrong one.
-    pub fn run(&mut self, measures: &[Measure], rounds: usize) -> Result<Outcome> {
+    pub fn run(&mut self, measures: &[Measure], rounds: usize, mut patience: Patience) -> Result<Outcome> {
         let mut machine = Machine::read(&self.lab)?;
         let mut samples = Samples::default();
         let mut uplinks = Vec::new();
-        let mut patience = Patience::default();
         for round in 0..=rounds {
             for carrier in Carrier::ALL {
                 carrier.take_over(&mut self.lab).with_context(|| format!("let {} carry", carrier.name()))?;

@@ -102,7 +102,7 @@ impl End<'_> {
 /// Runs both ends at the same time, and gives what each returns.
 ///
 /// # Errors
-/// The errors of the ends, the server's first: a client usually fails because its server did.
+/// The errors of the ends, both if both fail.
 pub fn both<A: Send, B: Send>(
     server: (End<'_>, impl FnOnce() -> Result<A> + Send),
     client: (End<'_>, impl FnOnce() -> Result<B> + Send),
@@ -110,9 +110,11 @@ pub fn both<A: Send, B: Send>(
     thread::scope(|scope| {
         let serving = scope.spawn(move || server.0.run(server.1).context("the receiving end"));
         let asked = client.0.run(client.1).context("the sending end");
-        match serving.join() {
-            Ok(served) => Ok((served?, asked?)),
-            Err(_) => bail!("the receiving end panicked"),
+        match (serving.join(), asked) {
+            (Ok(Ok(served)), Ok(asked)) => Ok((served, asked)),
+            (Ok(Err(error)), Err(other)) => bail!("{error:#}; {other:#}"),
+            (Ok(Err(error)), Ok(_)) | (Ok(Ok(_)), Err(error)) => Err(error),
+            (Err(_), _) => bail!("the receiving end panicked"),
         }
     })
 }

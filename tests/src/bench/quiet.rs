@@ -19,10 +19,7 @@ const LIMIT: f64 = 0.1;
 /// How long others are watched before a sample.
 const GLANCE: Duration = Duration::from_millis(200);
 
-/// The time to wait for quiet, and to take samples again, in a whole run.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// The part of it that a single sample may take.
+/// The part of a run's patience that a single sample may take.
 const PATIENCE_FOR_ONE: Duration = Duration::from_secs(15);
 
 /// What is left of the patience of a run, and for its present sample.
@@ -32,13 +29,13 @@ pub struct Patience {
     sample: Duration,
 }
 
-impl Default for Patience {
-    fn default() -> Self {
-        Self { run: PATIENCE, sample: Duration::ZERO }
-    }
-}
-
 impl Patience {
+    /// The time to wait for quiet, and to take samples again, in a whole run.
+    #[must_use]
+    pub fn new(run: Duration) -> Self {
+        Self { run, sample: Duration::ZERO }
+    }
+
     /// Sets a part aside for the next sample.
     pub fn renew(&mut self) {
         self.sample = PATIENCE_FOR_ONE.min(self.run);

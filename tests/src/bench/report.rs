@@ -97,7 +97,7 @@ fn rows(outcome: &Outcome, measures: &[Measure]) -> Vec<Row> {
             format!("{}: {} ({})", measure.title, figure.name, figure.unit),
             spread(&comparison.iptables),
             spread(&comparison.netpath),
-            format!("{:.2}", comparison.ratio()),
+            comparison.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
             comparison.verdict().to_owned(),
         ])
     };

@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow};
+use socket2::SockRef;
 
 use super::pinned::Window;
 
@@ -16,6 +18,9 @@ const CHUNK: usize = 256 * 1024;
 
 /// Nothing here takes so long unless packets get lost.
 const STALL: Duration = Duration::from_secs(5);
+
+/// How soon a server notices that the window is over.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// Times of questions on one connection, in nanoseconds, sorted.
 #[derive(Debug)]
@@ -55,19 +60,36 @@ pub fn answer_one(listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-/// Answers one question per connection until the client says that it was the last, by asking nothing.
+/// Answers one question per connection until the window is over. A connection that breaks is the client's to count.
+///
+/// Two threads: one may be stuck for a while with a connection whose other end has gone.
 ///
 /// # Errors
-/// When a connection breaks.
-pub fn answer_many(listener: &TcpListener) -> Result<()> {
-    loop {
-        let mut stream = accept(listener)?;
-        if !answer(&mut stream)? {
-            return Ok(());
+/// When the listener breaks.
+pub fn answer_many(listener: &TcpListener, window: Window) -> Result<()> {
+    SockRef::from(listener).set_read_timeout(Some(IDLE)).context("set a timeout")?;
+    let serve = || {
+        while !window.is_over() {
+            match listener.accept() {
+                Ok((stream, _client)) => drop(answer_once(stream)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("accept"),
+            }
         }
-        // The client closes first, as most do.
-        ensure!(stream.read(&mut [0; 1]).context("wait for the end")? == 0, "a second question");
-    }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(serve);
+        serve()?;
+        other.join().map_err(|_| anyhow!("a server thread panicked"))?
+    })
+}
+
+fn answer_once(mut stream: TcpStream) -> Result<()> {
+    prepare(&stream)?;
+    answer(&mut stream)?;
+    // The client closes first, as most do.
+    stream.read(&mut [0; 1]).context("wait for the end").map(drop)
 }
 
 /// Asks on one connection, one question after the other, until the window is over.
@@ -88,22 +110,27 @@ pub fn ask_one(target: SocketAddrV4, window: Window) -> Result<Latencies> {
     Ok(Latencies(times))
 }
 
-/// Connects, asks and closes, again and again, until the window is over; gives how often in it.
-///
-/// # Errors
-/// When a connection isn't made or breaks.
-pub fn ask_many(target: SocketAddrV4, window: Window) -> Result<u64> {
-    let mut count = 0;
+/// What became of many connections.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connections {
+    /// Those whose question was answered.
+    pub answered: u64,
+    /// Those that were refused, reset or not answered in time.
+    pub failed: u64,
+}
+
+/// Connects, asks and closes, again and again, until the window is over.
+#[must_use]
+pub fn ask_many(target: SocketAddrV4, window: Window) -> Connections {
+    let mut connections = Connections::default();
     while !window.is_over() {
-        let mut stream = connect(target)?;
-        ask(&mut stream)?;
-        drop(stream);
+        let result = connect(target).and_then(|mut stream| ask(&mut stream));
         if window.counts(Instant::now()) {
-            count += 1;
+            let counter = if result.is_ok() { &mut connections.answered } else { &mut connections.failed };
+            *counter += 1;
         }
     }
-    connect(target).map(drop)?;
-    Ok(count)
+    connections
 }
 
 /// Sends bulk over one connection until the window is over.

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use netpath_tests::bench::measure::MEASURES;
+use netpath_tests::bench::quiet::Patience;
 use netpath_tests::bench::{Bench, report};
 use netpath_tests::lab::Dataplane;
 use netpath_tests::runner;
@@ -20,6 +22,9 @@ struct Arguments {
     /// Only this measure; repeatable.
     #[arg(long, value_name = "NAME", value_parser = MEASURES.iter().map(|measure| measure.name).collect::<Vec<_>>())]
     only: Vec<String>,
+    /// Seconds of the whole run to spend on waiting until other programs leave the CPUs alone.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    patience: u64,
     /// Where samples.json and report.md go.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -50,7 +55,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let measures: Vec<_> = MEASURES.iter().copied().filter(|measure| chosen(measure.name)).collect();
     let rounds = usize::from(arguments.rounds);
     let mut bench = Bench::create(&binary, &peer).context("build the lab")?;
-    let outcome = bench.run(&measures, rounds)?;
+    let outcome = bench.run(&measures, rounds, Patience::new(Duration::from_secs(arguments.patience)))?;
     print!("{}", report::table(&outcome, &measures));
     report::write(&arguments.out, &outcome, &measures, rounds)?;
     eprintln!("samples.json and report.md are in {}", arguments.out.display());

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpath_tests::case::Case;
 use netpath_tests::client::TcpClient;
 use netpath_tests::lab::{HOST, LAN, Lab};
-use netpath_tests::netpath::{Flow, Port};
+use netpath_tests::report::{Flow, Port};
 use netpath_tests::{run, shell};
 use serde_json::Value;
 

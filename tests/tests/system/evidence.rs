@@ -7,8 +7,8 @@ use netpath_tests::case::Case;
 use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::icmp::ping;
 use netpath_tests::lab::{HOST, LAN, Lab};
-use netpath_tests::netpath::Status;
 use netpath_tests::proof::{NatCounters, expect_tracked, expect_untracked};
+use netpath_tests::report::Status;
 
 use super::reach::{ask, connect};
 
