@@ -47,7 +47,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     for tier in tiers {
         tally.step(&format!("{tier} tier: in this kernel"), || in_kernel(tier, filter));
     }
-    tally.close("all tiers")
+    tally.close("tiers")
 }
 
 /// One test program of netpath-tests, as root.
