@@ -56,6 +56,10 @@ fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Published> {
         return None;
     }
     let key = &headers.key;
+    if key.destination == [0; 4] {
+        // "This host" (RFC 791, section 3.2); in the map it stands for all addresses.
+        return None;
+    }
     let on = |address| PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
     if let Some(published) = tables.published(&on(key.destination)) {
         return Some(published);

@@ -312,3 +312,14 @@ fn until_flows_may_be_opened_everything_new_is_the_kernels() {
     assert_eq!(fate.path(), Some(PathCount::Handover));
     assert!(model.flows.is_empty());
 }
+
+#[test]
+fn a_port_published_on_every_address_is_published_on_the_hosts_addresses_only() {
+    for (destination, is_carried) in [(Model::HOST, true), ([0; 4], false), ([198, 51, 100, 77], false)] {
+        let mut model = Model::host(Mode::Takeover);
+        let opening = Summary { source: FAR, destination, source_port: 5000, destination_port: 8080 };
+        let fate = inbound(&mut model, 0, &mut build(opening, Kind::Udp, b""));
+        let expected = if is_carried { PathCount::PublishedIn } else { PathCount::ToKernel };
+        assert_eq!(fate.path(), Some(expected), "{destination:?}");
+    }
+}
