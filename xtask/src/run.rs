@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// End the lab after the demonstration.
     #[arg(long)]
     once: bool,
+    /// Make the lab's containers plain network namespaces, as where docker.io can't be installed.
+    #[arg(long, conflicts_with = "plain")]
+    namespaces: bool,
     /// Leave netpath out of the lab: the same traffic through Docker's own rules, to compare.
     #[arg(long)]
     plain: bool,
@@ -39,18 +42,18 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The lab, once.
     pub(crate) fn demonstration() -> Self {
-        Self { lab: true, once: true, plain: false, built: None, netpath: Vec::new() }
+        Self { lab: true, once: true, namespaces: false, plain: false, built: None, netpath: Vec::new() }
     }
 }
 
 /// The verb.
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
-    let wants_lab = arguments.lab || arguments.plain || arguments.once;
+    let wants_lab = arguments.lab || arguments.plain || arguments.once || arguments.namespaces;
     let daemon = if wants_lab { None } else { daemon()? };
     let netpath = match &arguments.built {
         Some(built) => built.clone(),
         None => {
-            setup::ensure(if daemon.is_some() { setup::Need::Build } else { setup::Need::Tests })?;
+            set_up(daemon.is_some())?;
             build(Profile::Release)?
         }
     };
@@ -62,8 +65,32 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
         None => lab::main(&lab::Plan {
             netpath: (!arguments.plain).then_some(netpath),
             netpath_arguments: arguments.netpath.clone(),
+            containers: containers(arguments),
             stay: if arguments.once { lab::Stay::UntilShown } else { lab::Stay::UntilInterrupted },
         }),
+    }
+}
+
+/// Sets up what is needed; a lab does without docker.io where that can't be installed.
+fn set_up(has_docker: bool) -> Result<()> {
+    if has_docker {
+        return setup::ensure(setup::Need::Build);
+    }
+    match setup::ensure(setup::Need::Tests) {
+        Err(error) if setup::find_tool("dockerd").is_none() => {
+            println!("{error:#}\nwithout a dockerd the lab's containers are plain network namespaces");
+            setup::ensure(setup::Need::Build)
+        }
+        result => result,
+    }
+}
+
+/// A dockerd's, if it can be had at all.
+fn containers(arguments: &Arguments) -> lab::Containers {
+    if arguments.namespaces || (!arguments.plain && setup::find_tool("dockerd").is_none()) {
+        lab::Containers::Namespaces
+    } else {
+        lab::Containers::Docker
     }
 }
 

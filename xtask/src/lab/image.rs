@@ -29,15 +29,20 @@ pub(crate) fn make() -> Result<PathBuf> {
         symlink("busybox", root.join("bin").join(applet)).with_context(|| format!("linking busybox as {applet}"))?;
     }
     copy_with_libraries(&program("socat")?, &root)?;
-    let who = www().join("cgi-bin/who");
-    write(&who, WHO)?;
-    fs::set_permissions(&who, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("making {} a program", who.display()))?;
-    write(&www().join("index.html"), "netpath's lab\n")?;
+    make_www()?;
 
     let tar = root.with_extension("tar");
     process::run(command("tar", ["--create", "--file"]).arg(&tar).arg("--directory").arg(&root).arg("."))?;
     Ok(tar)
+}
+
+/// Makes the directory that is served over HTTP.
+pub(crate) fn make_www() -> Result<()> {
+    let who = www().join("cgi-bin/who");
+    write(&who, WHO)?;
+    fs::set_permissions(&who, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("making {} a program", who.display()))?;
+    write(&www().join("index.html"), "netpath's lab\n")
 }
 
 fn program(name: &str) -> Result<PathBuf> {

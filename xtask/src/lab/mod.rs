@@ -32,12 +32,14 @@ mod docker;
 mod image;
 mod interrupt;
 mod network;
+mod plain;
 mod proof;
 mod state;
 mod traffic;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -57,8 +59,55 @@ pub(crate) struct Plan {
     pub(crate) netpath: Option<PathBuf>,
     /// More arguments for `netpath run`.
     pub(crate) netpath_arguments: Vec<OsString>,
+    /// What the containers are.
+    pub(crate) containers: Containers,
     /// How long the lab stays.
     pub(crate) stay: Stay,
+}
+
+/// What the lab's containers are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Containers {
+    /// Those of a dockerd.
+    Docker,
+    /// Plain network namespaces, where docker.io isn't to be had.
+    Namespaces,
+}
+
+/// What runs the containers.
+enum Engine {
+    Docker(docker::Docker),
+    Plain(plain::Plain),
+}
+
+impl Engine {
+    fn start(containers: Containers, state: &mut State, interrupt: &Interrupt) -> Result<Self> {
+        if containers == Containers::Namespaces {
+            say!("lab: a bridge in `host`, plain namespaces as containers `web` and `client`");
+            return Ok(Self::Plain(plain::Plain::start(state, interrupt)?));
+        }
+        say!("lab: a dockerd in `host`, an image of busybox, containers `web` and `client`");
+        let docker = docker::Docker::start(interrupt)?;
+        docker.make_image()?;
+        docker.run_containers(state)?;
+        Ok(Self::Docker(docker))
+    }
+
+    /// A shell command in a container.
+    fn exec(&self, container: &str, line: &str) -> Command {
+        match self {
+            Self::Docker(docker) => docker.command(["exec", container, "sh", "-c", line]),
+            Self::Plain(plain) => plain.exec(container, line),
+        }
+    }
+
+    /// A container's address.
+    fn address(&self, container: &str) -> Result<String> {
+        match self {
+            Self::Docker(docker) => docker.address(container),
+            Self::Plain(plain) => Ok(plain.address(container)),
+        }
+    }
 }
 
 /// How long the lab stays.
@@ -87,10 +136,7 @@ pub(crate) fn main(plan: &Plan) -> Result<()> {
 fn show(plan: &Plan, state: &mut State, interrupt: &Interrupt) -> Result<()> {
     say!("lab: network namespaces `host` and `lan` with a wire between them");
     network::make(state)?;
-    say!("lab: a dockerd in `host`, an image of busybox, containers `web` and `client`");
-    let docker = docker::Docker::start(interrupt)?;
-    docker.make_image()?;
-    docker.run_containers(state)?;
+    let engine = Engine::start(plan.containers, state, interrupt)?;
     traffic::serve(interrupt)?;
     let daemon = match &plan.netpath {
         Some(netpath) => {
@@ -99,23 +145,23 @@ fn show(plan: &Plan, state: &mut State, interrupt: &Interrupt) -> Result<()> {
         }
         None => None,
     };
-    let passed = demonstrate(&docker, daemon.as_ref(), interrupt);
+    let passed = demonstrate(&engine, daemon.as_ref(), interrupt);
     if interrupt.came() {
         return Ok(());
     }
     passed?;
     if plan.stay == Stay::UntilInterrupted {
-        hints(daemon.as_ref());
+        hints(&engine, daemon.as_ref());
         interrupt.wait();
     }
     Ok(())
 }
 
 /// Sends the traffic and shows who carried it.
-fn demonstrate(docker: &docker::Docker, daemon: Option<&Daemon>, interrupt: &Interrupt) -> Result<()> {
+fn demonstrate(engine: &Engine, daemon: Option<&Daemon>, interrupt: &Interrupt) -> Result<()> {
     let before = proof::Witness::ask()?;
     say!("\nreal traffic, and what the other end saw:");
-    let passed = traffic::send(docker, interrupt);
+    let passed = traffic::send(engine, interrupt);
     let after = proof::Witness::ask()?;
     if let Some(daemon) = daemon {
         daemon.show()?;
@@ -131,18 +177,22 @@ fn demonstrate(docker: &docker::Docker, daemon: Option<&Daemon>, interrupt: &Int
     Ok(())
 }
 
-fn hints(daemon: Option<&Daemon>) {
+fn hints(engine: &Engine, daemon: Option<&Daemon>) {
     say!("\nthe lab stays until Ctrl-C. Try, in another terminal (as root):");
     say!(
         "  nsenter --net=/run/netns/lan busybox wget -qO- http://{}:8080/cgi-bin/who     the container sees you",
         network::HOST
     );
-    say!(
-        "  docker -H {} exec -it client sh     then: wget -qO- http://{}:8000/cgi-bin/who",
-        docker::HOST,
-        network::WORLD
-    );
-    say!("  docker -H {} run --rm -p 8081:80 netpath-lab httpd -f -p 80 -h /www", docker::HOST);
+    let ask = format!("wget -qO- http://{}:8000/cgi-bin/who", network::WORLD);
+    match engine {
+        Engine::Docker(_) => {
+            say!("  docker -H {} exec -it client sh     then: {ask}", docker::HOST);
+            say!("  docker -H {} run --rm -p 8081:80 netpath-lab httpd -f -p 80 -h /www", docker::HOST);
+        }
+        Engine::Plain(_) => {
+            say!("  nsenter --net=/run/netns/{} busybox {ask}", plain::namespace("client"));
+        }
+    }
     say!("  nsenter --net=/run/netns/host conntrack -L     what the kernel tracks itself");
     if let Some(daemon) = daemon {
         for verb in ["status", "ct ls", "ports", "drops"] {

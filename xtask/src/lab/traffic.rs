@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::docker::Docker;
+use super::Engine;
 use super::interrupt::Interrupt;
 use super::network::{GATEWAY, HOST, LAN, WORLD, inside};
 use super::{daemon, image};
@@ -39,10 +39,10 @@ struct Way {
 }
 
 /// Sends something along every way and prints what the far end saw. An error says which ways failed.
-pub(crate) fn send(docker: &Docker, interrupt: &Interrupt) -> Result<()> {
-    let (web, client) = (docker.address("web")?, docker.address("client")?);
+pub(crate) fn send(engine: &Engine, interrupt: &Interrupt) -> Result<()> {
+    let (web, client) = (engine.address("web")?, engine.address("client")?);
     let mut failed = Vec::new();
-    for way in ways(docker, &web, &client) {
+    for way in ways(engine, &web, &client) {
         if interrupt.came() {
             bail!("interrupted");
         }
@@ -63,8 +63,8 @@ pub(crate) fn send(docker: &Docker, interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
-fn ways(docker: &Docker, web: &str, client: &str) -> [Way; 7] {
-    let from_client = |line: &str| docker.command(["exec", "client", "sh", "-c", line]);
+fn ways(engine: &Engine, web: &str, client: &str) -> [Way; 7] {
+    let from_client = |line: &str| engine.exec("client", line);
     let from_lan = |line: &str| inside("lan", &sh(line));
     let from_host = |line: &str| inside("host", &sh(line));
     let ping = format!("ping -c 3 -W 2 {WORLD} >/dev/null && echo answer");
