@@ -1,7 +1,7 @@
 //! The one numbered list of reasons for which netpath drops a packet.
 //!
 //! A number is never given a second meaning and never reused: it is the index of a counter in the pinned map
-//! `drops`, which outlives the daemon that made it.
+//! `DROPS`, which outlives the daemon that made it.
 
 use crate::counted::counted;
 
