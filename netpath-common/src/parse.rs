@@ -32,8 +32,10 @@ pub enum Transport {
     },
     /// UDP.
     Udp,
-    /// An ICMP echo request or reply; the identifier takes the port's place in the key.
-    Echo,
+    /// An ICMP echo request; the identifier takes the source port's place in the key.
+    EchoRequest,
+    /// An ICMP echo reply; the identifier takes the destination port's place.
+    EchoReply,
     /// An ICMP error (types 3, 11, 12), which quotes a packet.
     IcmpError,
     /// Another ICMP message or another protocol.
@@ -217,11 +219,11 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
     headers.transport = match kind {
         icmp::ECHO_REQUEST => {
             headers.key.source_port = [id_high, id_low];
-            Transport::Echo
+            Transport::EchoRequest
         }
         icmp::ECHO_REPLY => {
             headers.key.destination_port = [id_high, id_low];
-            Transport::Echo
+            Transport::EchoReply
         }
         icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,
         _ => Transport::Other,

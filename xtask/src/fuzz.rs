@@ -30,28 +30,47 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     setup::ensure_cpp()?;
     match &arguments.input {
         Some(input) => replay(input),
-        None => fuzz(arguments.seconds),
+        None => fuzz(&Extent::Search { seconds: arguments.seconds }),
     }
 }
 
-/// Fuzzes for a while, from the kept inputs and what earlier runs on this machine found.
-pub(crate) fn fuzz(seconds: u32) -> Result<()> {
+/// How far to fuzz.
+pub(crate) enum Extent {
+    /// For a while, each time other inputs: what a developer lets run for long.
+    Search {
+        /// How long.
+        seconds: u32,
+    },
+    /// The same inputs each time, so that a test run says something about the change and not about luck.
+    Check {
+        /// How many.
+        runs: u32,
+    },
+}
+
+impl Extent {
+    fn arguments(&self) -> Vec<String> {
+        match self {
+            Self::Search { seconds } => vec![format!("-max_total_time={seconds}")],
+            Self::Check { runs } => vec![format!("-runs={runs}"), "-seed=1".to_owned()],
+        }
+    }
+}
+
+/// Fuzzes from the kept inputs and, when it searches, from what earlier searches on this machine found.
+pub(crate) fn fuzz(extent: &Extent) -> Result<()> {
     let program = build()?;
     let fuzz = workspace().join("fuzz");
-    let corpus = directory(fuzz.join("corpus").join(TARGET))?;
     let artifacts = directory(fuzz.join("artifacts").join(TARGET))?;
     let mut run = Command::new(program);
-    // New inputs go to the first directory; the others are only read.
-    run.arg(corpus).arg(directory(fuzz.join("regressions").join(TARGET))?);
+    if let Extent::Search { .. } = extent {
+        // New inputs go to the first directory; the others are only read.
+        run.arg(directory(fuzz.join("corpus").join(TARGET))?);
+    }
+    run.arg(directory(fuzz.join("regressions").join(TARGET))?).args(extent.arguments());
     run.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    run.args([
-        &format!("-max_total_time={seconds}"),
-        "-max_len=2048",
-        "-timeout=10",
-        "-verbosity=0",
-        "-print_final_stats=1",
-    ]);
-    println!("fuzzing {TARGET} for {seconds} s");
+    run.args(["-max_len=2048", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]);
+    println!("fuzzing {TARGET}: {}", extent.arguments().join(" "));
     // Its messages are of no interest unless it finds something: among them is a dictionary of all it has tried.
     let output = run.stdin(Stdio::null()).output().context("starting the fuzzer")?;
     let messages = String::from_utf8_lossy(&output.stderr);

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 /// The tier that takes minutes: netpath as a whole beside a real dockerd.
 const SYSTEM: &str = "system";
 
-const FUZZ_SECONDS: u32 = 30;
+const FUZZ_RUNS: u32 = 200_000;
 
 /// The verb.
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
@@ -38,7 +38,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
         process::run(&mut test)
     });
     if !arguments.quick && filter.is_none() {
-        tally.step(&format!("fuzz tier: the packet path, {FUZZ_SECONDS} seconds"), || fuzz::fuzz(FUZZ_SECONDS));
+        let check = fuzz::Extent::Check { runs: FUZZ_RUNS };
+        tally.step(&format!("fuzz tier: the packet path, {FUZZ_RUNS} inputs"), || fuzz::fuzz(&check));
     }
     let metadata = Metadata::read()?;
     let mut tiers = metadata.tests_of("netpath-tests");

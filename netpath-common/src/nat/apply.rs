@@ -56,7 +56,7 @@ pub fn transport_header(packet: &mut impl Packet, headers: &Headers, flow: &Flow
     match headers.transport {
         Transport::Tcp { .. } => ports(packet, headers, flow, at + tcp::CHECKSUM, ZeroChecksum::IsValue),
         Transport::Udp => ports(packet, headers, flow, at + udp::CHECKSUM, ZeroChecksum::IsNone),
-        Transport::Echo => echo(packet, headers, flow),
+        Transport::EchoRequest | Transport::EchoReply => echo(packet, headers, flow),
         Transport::IcmpError | Transport::Other | Transport::Unknown => Ok(()),
     }
 }

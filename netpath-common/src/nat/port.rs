@@ -70,7 +70,9 @@ pub fn is_reserved<T: Tables>(tables: &mut T, kind: FlowKind, translated: &FlowK
         return true;
     }
     if translated.protocol == protocol::ICMP {
-        return false;
+        // The key of a request with identifier 0 is also that of a reply: somebody's ping of the host would enter the
+        // container.
+        return translated.source_port == [0; 2];
     }
     is_published(tables, &reply) || tables.host_socket_takes(&reply)
 }

@@ -229,7 +229,8 @@ fn kernel_must_answer<T: Tables>(
 ///
 /// # Errors
 ///
-/// [`DropReason::NoFlow`] for a reset of nothing, in sole mode; [`DropReason::FragmentUnknown`].
+/// [`DropReason::NoFlow`] for an echo reply that nobody asked for and, in sole mode, for a reset of nothing;
+/// [`DropReason::FragmentUnknown`].
 #[inline(always)]
 fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
     let config = tables.config();
@@ -251,13 +252,17 @@ fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> 
         Transport::Unknown => {
             return leave(mode, PathCount::ToKernel, DropReason::FragmentUnknown).map(Some);
         }
-        Transport::Tcp { .. } | Transport::Udp | Transport::Echo => {}
+        Transport::Tcp { .. } | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {}
         Transport::IcmpError | Transport::Other => {
             return leave(mode, PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
         }
     }
     if mode == Mode::Takeover && tables.is_handed_over(&headers.key, arrival.now_ns) {
         return Ok(Some(Verdict::kernel(PathCount::Handover)));
+    }
+    if headers.transport == Transport::EchoReply {
+        // The kernel would send it on with the container's address.
+        return Err(DropReason::NoFlow);
     }
     Ok(None)
 }

@@ -305,6 +305,38 @@ fn another_containers_source_doesnt_reach_its_flow() {
 }
 
 #[test]
+fn an_echo_reply_opens_no_flow() {
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let mut model = Model::host(mode);
+        let reply = Summary { source: CLIENT, destination: FAR, source_port: 0, destination_port: 8080 };
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(reply, Kind::Ping, b"netpath"));
+        assert_eq!(fate.drop_reason(), Some(DropReason::NoFlow), "{mode:?}");
+        assert!(model.flows.is_empty());
+    }
+}
+
+#[test]
+fn a_ping_of_the_host_doesnt_enter_a_container_that_pings_with_identifier_0() {
+    let mut model = Model::host(Mode::Takeover);
+    let ping = Summary { source: CLIENT, destination: FAR, source_port: 0, destination_port: 0 };
+    let request = |summary: Summary| {
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]);
+        let mut frame = Vec::new();
+        builder.ipv4(summary.source, summary.destination, 64).icmpv4_echo_request(0, 1).write(&mut frame, b"").unwrap();
+        frame
+    };
+    let mut frame = request(ping);
+    assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame).path(), Some(PathCount::MasqueradeOut));
+    let sent = read(&frame);
+    assert_ne!(sent.source_port, 0);
+    let of_host = Summary { source: FAR, destination: Model::HOST, ..ping };
+    assert_eq!(inbound(&mut model, 0, &mut request(of_host)).path(), Some(PathCount::ToKernel));
+    let mut answer = build(reversed(sent), Kind::Ping, b"");
+    assert_eq!(inbound(&mut model, 0, &mut answer).path(), Some(PathCount::MasqueradeIn));
+    assert_eq!(read(&answer).destination_port, 0);
+}
+
+#[test]
 fn until_flows_may_be_opened_everything_new_is_the_kernels() {
     let mut model = Model::host(Mode::Takeover);
     model.config.opens_flows = 0;
