@@ -9,7 +9,7 @@ macro_rules! counted {
     ) => {
         $(#[doc = $enum_doc])+
         #[repr(u32)]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $enum {
             $($(#[doc = $doc])+ $variant = $number,)+
         }

@@ -21,8 +21,7 @@ counted! {
     PortsExhausted = 4, "ports_exhausted";
     /// The flow table is full.
     FlowTableFull = 5, "flow_table_full";
-    /// The packet belongs to no flow and may not open one: an echo reply that nobody asked for; in sole mode also a reset or
-    /// the answer to a SYN that wasn't seen.
+    /// The packet belongs to no flow and may not open one.
     NoFlow = 6, "no_flow";
     /// A container sent with a source address that isn't its own (sole mode).
     ForeignSource = 7, "foreign_source";

@@ -8,7 +8,7 @@ use crate::{
     abi::FlowKey,
     drop::DropReason,
     packet::Packet,
-    wire::{ethernet, icmp, ipv4, protocol, tcp, udp},
+    wire::{ethernet, icmp, ipv4, protocol, sctp, tcp, udp},
 };
 
 /// Which part of a datagram a packet is.
@@ -38,7 +38,11 @@ pub enum Transport {
     EchoReply,
     /// An ICMP error (types 3, 11, 12), which quotes a packet.
     IcmpError,
-    /// Another ICMP message or another protocol.
+    /// Another ICMP message.
+    IcmpOther,
+    /// SCTP: it has ports, but its checksum covers them and not the addresses (RFC 9260), so they are never changed.
+    Sctp,
+    /// Another protocol: addresses are all that is known of it.
     Other,
     /// A later fragment: the ports are elsewhere.
     Unknown,
@@ -69,6 +73,10 @@ pub struct Headers {
     pub transport: Transport,
     /// The IPv4 packet's length in bytes.
     pub total_len: u32,
+    /// TCP: the sequence number, in host order.
+    pub sequence: u32,
+    /// TCP: the acknowledgement number, in host order; means something only with the flag ACK.
+    pub acknowledgement: u32,
 }
 
 /// What a frame carries, as far as the packet path cares.
@@ -141,18 +149,20 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
         may_fragment: fragment & ipv4::DONT_FRAGMENT == 0,
         transport: Transport::Unknown,
         total_len,
+        sequence: 0,
+        acknowledgement: 0,
     })
 }
 
 #[inline(always)]
 fn parse_transport(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
-    if headers.fragment == Fragment::Later {
-        return Ok(());
-    }
+    let has_header = headers.fragment != Fragment::Later;
     match headers.key.protocol {
-        protocol::TCP => parse_tcp(packet, headers),
-        protocol::UDP => parse_udp(packet, headers),
-        protocol::ICMP => parse_icmp(packet, headers),
+        protocol::TCP if has_header => parse_tcp(packet, headers),
+        protocol::UDP if has_header => parse_udp(packet, headers),
+        protocol::ICMP if has_header => parse_icmp(packet, headers),
+        protocol::SCTP if has_header => parse_sctp(packet, headers),
+        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::SCTP => Ok(()),
         _ => {
             headers.transport = Transport::Other;
             Ok(())
@@ -185,6 +195,8 @@ fn parse_tcp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReas
     }
     set_ports(headers, words[0]);
     headers.payload_at = at + header_len;
+    headers.sequence = u32::from_be(words[tcp::SEQUENCE / 4]);
+    headers.acknowledgement = u32::from_be(words[tcp::ACKNOWLEDGEMENT / 4]);
     headers.transport = Transport::Tcp { flags };
     Ok(())
 }
@@ -203,6 +215,17 @@ fn parse_udp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReas
     set_ports(headers, words[0]);
     headers.payload_at = at + udp::LEN;
     headers.transport = Transport::Udp;
+    Ok(())
+}
+
+#[inline(always)]
+fn parse_sctp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropReason> {
+    if transport_len(headers) < sctp::LEN as u32 {
+        return Err(DropReason::MalformedTransport);
+    }
+    let words: [u32; 3] = packet.read_words(headers.transport_at).ok_or(DropReason::Truncated)?;
+    set_ports(headers, words[0]);
+    headers.transport = Transport::Sctp;
     Ok(())
 }
 
@@ -226,7 +249,7 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
             Transport::EchoReply
         }
         icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,
-        _ => Transport::Other,
+        _ => Transport::IcmpOther,
     };
     Ok(())
 }
@@ -252,7 +275,20 @@ impl Headers {
         may_fragment: false,
         transport: Transport::Unknown,
         total_len: 0,
+        sequence: 0,
+        acknowledgement: 0,
     };
+
+    /// TCP: the sequence number after this packet; SYN and FIN count as a byte each (RFC 9293, section 3.4).
+    #[inline(always)]
+    #[must_use]
+    pub const fn sequence_end(&self) -> u32 {
+        let Transport::Tcp { flags } = self.transport else { return 0 };
+        let payload = (self.total_len + ethernet::LEN as u32).wrapping_sub(self.payload_at as u32);
+        let syn = (flags & tcp::SYN != 0) as u32;
+        let fin = (flags & tcp::FIN != 0) as u32;
+        self.sequence.wrapping_add(payload).wrapping_add(syn).wrapping_add(fin)
+    }
 
     /// The largest IPv4 packet that this one becomes on a wire, in bytes: itself, or one of its segments.
     #[inline(always)]

@@ -3,9 +3,12 @@
 //! The kernel side implements it over maps and helpers, tests and the fuzzer over ordinary collections
 //! ([`crate::model`]). Time is an argument: see [`Arrival`].
 
-use crate::abi::{
-    Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
-    Uplink,
+use crate::{
+    abi::{
+        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
+        Uplink,
+    },
+    conntrack::PairState,
 };
 
 /// Where and when a packet came in.
@@ -66,6 +69,15 @@ pub trait Tables {
 
     /// Writes when an entry was last seen and what it has shown.
     fn touch(&mut self, entry: Self::Entry, now_ns: u64, seen: u8);
+
+    /// Writes the sequence numbers that an entry has come to: [`Flow::sequence_end`] and [`Flow::acknowledged`].
+    fn follow(&mut self, entry: Self::Entry, sequence_end: u32, acknowledged: u32);
+
+    /// How long a pair in a state may be silent, in seconds.
+    fn timeout_s(&self, state: PairState) -> u32;
+
+    /// Whether no flow may be translated to a port (host order), whatever its protocol.
+    fn is_reserved_port(&self, port: u16) -> bool;
 
     /// Inserts a flow that isn't there yet; atomic against other CPUs.
     ///

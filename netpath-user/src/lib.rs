@@ -7,5 +7,6 @@ pub mod dataplane;
 pub mod desired;
 pub mod kernel_conntrack;
 pub mod report;
+pub mod settings;
 pub mod status;
 pub mod watch;

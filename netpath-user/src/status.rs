@@ -17,6 +17,7 @@ use crate::{
     dataplane::{AttachmentReport, Pins},
     desired::model::{Hook, IfIndex},
     report::{DaemonStatus, DockerStatus, EndpointStatus, NetworkStatus, PendingFailure, UplinkStatus},
+    settings::{self, Profile},
 };
 
 /// Everything that `netpath status` shows. Fields are added, never renamed.
@@ -43,12 +44,26 @@ pub struct Status {
     pub published_ports: usize,
     /// The flow table.
     pub flows: Flows,
+    /// How long flows may be silent.
+    pub timeouts: Timeouts,
     /// Packets and bytes by the way they took.
     pub traffic: BTreeMap<String, Traffic>,
     /// Dropped packets by reason.
     pub drops: BTreeMap<String, u64>,
     /// Changes that failed and will be tried again.
     pub pending: Vec<PendingFailure>,
+}
+
+/// How long flows may be silent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timeouts {
+    /// `netfilter` or `rfc`.
+    pub profile: String,
+    /// Whether packets from the world keep a masqueraded UDP flow alive.
+    pub inbound_refresh: bool,
+    /// Seconds by the keys of the configuration file.
+    pub seconds: BTreeMap<String, u32>,
 }
 
 /// The daemon's process.
@@ -168,6 +183,12 @@ impl Status {
             used: pins.flows_used().context("counting the pinned flows")?,
             capacity: u64::from(pins.flows_capacity()),
         };
+        let config = pins.config().context("reading the pinned configuration")?;
+        self.timeouts.profile = Profile::numbered(config.timeout_profile).name().to_owned();
+        self.timeouts.inbound_refresh = config.inbound_refresh != 0;
+        let timeouts = pins.timeouts().context("reading the pinned timeouts")?;
+        self.timeouts.seconds =
+            timeouts.into_iter().map(|(state, seconds)| (settings::key(state).to_owned(), seconds)).collect();
         let traffic = pins.traffic().context("reading the pinned traffic counters")?;
         self.traffic = traffic
             .into_iter()

@@ -14,8 +14,13 @@ abi! {
         pub port_first: u16,
         /// Last port of that range, in host order.
         pub port_last: u16,
+        /// 1: also packets from the world keep a masqueraded UDP flow alive, as in nf_conntrack. 0: only those of the
+        /// container do (RFC 4787, REQ-6).
+        pub inbound_refresh: u8,
+        /// Which profile the timeouts come from, for reports: the daemon's number.
+        pub timeout_profile: u8,
         /// Zero.
-        pub reserved: [u8; 6],
+        pub reserved: [u8; 4],
         /// Key of the hash that picks where the search for a free port begins.
         pub port_seed: u32,
     }

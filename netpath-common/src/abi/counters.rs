@@ -43,6 +43,12 @@ counted! {
     FlowsOpened = 11, "flows_opened";
     /// Flows deleted by the collector.
     FlowsCollected = 12, "flows_collected";
+    /// Container to container by a published port of the host, both ways.
+    Hairpin = 13, "hairpin";
+    /// Flows that were ended to make room in a full table.
+    FlowsEvicted = 14, "flows_evicted";
+    /// ICMP errors that netpath itself sent to a container.
+    Answered = 15, "answered";
 }
 
 impl PathCount {

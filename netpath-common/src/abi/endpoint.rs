@@ -1,10 +1,10 @@
 //! Endpoints (a container's address on one network) and hops (where a packet leaves the host).
 
-use super::{Mac, abi};
+use super::{Address, Mac, abi};
 
 abi! {
     /// A container's address on one network.
-    pub struct Endpoint[24] {
+    pub struct Endpoint[28] {
         /// The host side of the container's veth.
         pub ifindex: u32,
         /// The bridge of the network.
@@ -15,8 +15,10 @@ abi! {
         pub network: u16,
         /// The container's Ethernet address.
         pub mac: Mac,
-        /// Zero.
-        pub reserved: [u8; 4],
+        /// The host's address on the network; 0.0.0.0: it has none.
+        pub gateway: Address,
+        /// The address that flows to the world leave with; 0.0.0.0: the route decides.
+        pub masquerade: Address,
     }
 }
 

@@ -7,8 +7,9 @@
 use super::{Address, Port, abi};
 
 abi! {
-    /// The packet as it arrives. Aligned so that addresses are compared as words. For ICMP echo the identifier takes the port's place: of the source in a request,
-    /// of the destination in a reply; the other port is zero.
+    /// The packet as it arrives. Aligned so that addresses are compared as words. For ICMP echo the identifier takes the
+    /// port's place: of the source in a request, of the destination in a reply; the other port is zero. Protocols without
+    /// ports have zeros.
     #[derive(Hash, PartialOrd, Ord)]
     #[repr(align(4))]
     pub struct FlowKey[16] {
@@ -20,7 +21,7 @@ abi! {
         pub source_port: Port,
         /// Destination port.
         pub destination_port: Port,
-        /// IP protocol number: 1 (ICMP), 6 (TCP) or 17 (UDP).
+        /// IP protocol number.
         pub protocol: u8,
         /// Zero.
         pub reserved: [u8; 3],
@@ -45,7 +46,7 @@ impl FlowKey {
 
 abi! {
     /// One direction of a flow: how its packets leave.
-    pub struct Flow[40] {
+    pub struct Flow[48] {
         /// When a packet of this direction was last seen, in nanoseconds of the kernel's monotonic clock; written at
         /// most about once a second.
         pub last_seen_ns: u64,
@@ -76,6 +77,10 @@ abi! {
         pub network: u16,
         /// Zero.
         pub reserved: u16,
+        /// TCP: the highest sequence number that this direction has sent, plus one; host order.
+        pub sequence_end: u32,
+        /// TCP: the highest sequence number that this direction waits for (its acknowledgement field); host order.
+        pub acknowledged: u32,
     }
 }
 
@@ -97,6 +102,21 @@ pub enum FlowKind {
     Masquerade = 0,
     /// The world reaches a published port; the destination becomes the container's (DNAT).
     Published = 1,
+    /// A container reaches a published port by one of the host's addresses; the destination becomes the other
+    /// container's, and the source the gateway's where both are the same container.
+    Hairpin = 2,
+}
+
+impl FlowKind {
+    /// The stable name that commands show.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Masquerade => "masquerade",
+            Self::Published => "published",
+            Self::Hairpin => "hairpin",
+        }
+    }
 }
 
 impl Flow {
@@ -118,7 +138,13 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn kind(&self) -> FlowKind {
-        if self.role >> 1 & 7 == FlowKind::Published as u8 { FlowKind::Published } else { FlowKind::Masquerade }
+        const PUBLISHED: u8 = FlowKind::Published as u8;
+        const HAIRPIN: u8 = FlowKind::Hairpin as u8;
+        match self.role >> 1 & 7 {
+            PUBLISHED => FlowKind::Published,
+            HAIRPIN => FlowKind::Hairpin,
+            _ => FlowKind::Masquerade,
+        }
     }
 
     /// The key of the opposite direction's entry.
@@ -136,7 +162,8 @@ impl Flow {
     }
 }
 
-/// Bits of [`Flow::seen`]: what a direction has shown. Each direction writes only its own.
+/// Bits of [`Flow::seen`]: what a direction has shown. Each direction writes its own; only a reset, and a SYN that opens
+/// a pair anew, write both.
 pub struct Seen;
 
 impl Seen {
@@ -148,8 +175,14 @@ impl Seen {
     pub const ACK: u8 = 4;
     /// A TCP FIN.
     pub const FIN: u8 = 8;
-    /// A TCP RST.
+    /// A TCP RST whose sequence number the other side may believe.
     pub const RST: u8 = 16;
+    /// TCP: the other direction has sent such a RST since this one's last packet.
+    pub const PEER_RST: u8 = 32;
+    /// UDP: there was a packet more than a second after the first.
+    pub const AGED: u8 = 64;
+    /// UDP: there was a packet more than two seconds after the first: a stream, no single question.
+    pub const STREAM: u8 = 128;
 }
 
 abi! {

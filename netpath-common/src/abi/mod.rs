@@ -23,6 +23,8 @@ pub use uplink::{Uplink, UplinkAddress};
 pub type Address = [u8; 4];
 /// A port, or an ICMP echo identifier, in network byte order.
 pub type Port = [u8; 2];
+/// Words of 64 bits that hold a bit for each port.
+pub const RESERVED_PORT_WORDS: usize = 65_536 / 64;
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 

@@ -3,7 +3,7 @@
 //! A map's pin is named `<map>_v<SCHEMA>`: a daemon with another schema doesn't mistake it for its own.
 
 /// Version of all map layouts together. Raised when a type in [`crate::abi`] or the meaning of a field changes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Map names, as declared in the eBPF object.
 pub mod map {
@@ -25,14 +25,31 @@ pub mod map {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// The configuration: index 0 to [`crate::abi::Config`].
     pub const CONFIG: &str = "CONFIG";
+    /// Timeouts in seconds by [`crate::conntrack::PairState`].
+    pub const TIMEOUTS: &str = "TIMEOUTS";
+    /// Bits of ports that no flow is translated to, 64 in a word.
+    pub const RESERVED_PORTS: &str = "RESERVED_PORTS";
     /// Dropped packets by [`crate::drop::DropReason`], per CPU.
     pub const DROPS: &str = "DROPS";
     /// Packets and bytes by [`crate::abi::PathCount`], per CPU.
     pub const TRAFFIC: &str = "TRAFFIC";
 
     /// Every map, in the order above. All of them are pinned.
-    pub const ALL: &[&str] =
-        &[FLOWS, ENDPOINTS, HOPS, PUBLISHED, UPLINKS, HOST_ADDRESSES, HANDOVER, FRAGMENTS, CONFIG, DROPS, TRAFFIC];
+    pub const ALL: &[&str] = &[
+        FLOWS,
+        ENDPOINTS,
+        HOPS,
+        PUBLISHED,
+        UPLINKS,
+        HOST_ADDRESSES,
+        HANDOVER,
+        FRAGMENTS,
+        CONFIG,
+        TIMEOUTS,
+        RESERVED_PORTS,
+        DROPS,
+        TRAFFIC,
+    ];
 }
 
 /// Program names, as declared in the eBPF object. At most 15 characters, so that the kernel shows them whole.

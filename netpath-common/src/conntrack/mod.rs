@@ -1,87 +1,83 @@
 //! 3. Track: the state of a flow, its lifetime, and opening a new one.
 //!
-//! Each direction writes only its own entry, so two CPUs never contend for one. What a flow is doing follows from what
-//! both directions have shown ([`state`]); how long it may be silent follows from that.
+//! Each direction writes its own entry, so two CPUs hardly ever contend for one. What a flow is doing follows from what
+//! both directions have shown ([`state`]); how long it may be silent follows from that. What turns a TCP connection (SYN,
+//! FIN, RST) is in [`tcp`]; all other packets only move [`Flow::sequence_end`] and [`Flow::acknowledged`] on.
 
 mod open;
 pub mod state;
+mod tcp;
 
 pub use open::{NewFlow, Way, open};
-pub use state::{PairState, pair_state};
+pub use state::{PairState, Shown, pair_state};
+pub use tcp::{opens, turn, turns};
 
 use crate::{
-    abi::{Direction, Flow, FlowKey, Seen},
+    abi::{Direction, Flow, FlowKey, FlowKind, Seen},
     parse::{Headers, Transport},
     tables::{Arrival, Tables},
-    wire::tcp,
+    wire::{self, protocol},
 };
+use state::{SECOND_NS, is_before};
 
-/// A direction that was seen within this time lives in every state: the shortest timeout there is.
-pub const FRESH_NS: u64 = 10 * state::SECOND_NS;
-/// `last_seen_ns` is written when it is at least this old: a busy flow's entry stays clean in the cache.
-pub const TOUCH_INTERVAL_NS: u64 = state::SECOND_NS;
+/// `last_seen_ns` is written when it is at least this old: a busy flow's entry stays clean in the cache. Also how much
+/// longer than its timeout a pair lives at most.
+pub const TOUCH_INTERVAL_NS: u64 = SECOND_NS;
 
-/// What this packet shows: bits of [`Seen`].
+/// What this packet shows by being there: bits of [`Seen`]. What turns a TCP connection, [`turn`] adds.
 #[inline(always)]
 #[must_use]
-pub const fn shown(transport: Transport) -> u8 {
-    let Transport::Tcp { flags } = transport else { return Seen::PACKET };
-    let mut seen = Seen::PACKET;
-    if flags & tcp::SYN != 0 {
-        seen |= Seen::SYN;
+const fn shown(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp { flags } if flags & wire::tcp::RST != 0 => 0,
+        Transport::Tcp { flags } if flags & wire::tcp::ACK != 0 => Seen::PACKET | Seen::ACK,
+        _ => Seen::PACKET,
     }
-    if flags & tcp::ACK != 0 {
-        seen |= Seen::ACK;
-    }
-    if flags & tcp::FIN != 0 {
-        seen |= Seen::FIN;
-    }
-    if flags & tcp::RST != 0 {
-        seen |= Seen::RST;
-    }
-    seen
-}
-
-/// Whether a TCP packet asks for a new connection: SYN and nothing that answers or ends one.
-#[inline(always)]
-#[must_use]
-pub const fn opens(flags: u8) -> bool {
-    flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
 }
 
 /// Takes note of a packet of a known flow.
 #[inline(always)]
 pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &Headers, arrival: &Arrival) {
-    let shows = shown(headers.transport);
-    if let Transport::Tcp { flags } = headers.transport
-        && opens(flags)
-        && flow.direction() == Direction::Original
-    {
-        return reopen(tables, entry, headers.key.protocol, arrival.now_ns);
+    let silent_ns = arrival.now_ns.saturating_sub(flow.last_seen_ns);
+    let mut seen = flow.seen | shown(headers.transport);
+    if silent_ns >= TOUCH_INTERVAL_NS && headers.key.protocol == protocol::UDP {
+        seen |= aged(flow.seen, silent_ns);
     }
-    let seen = flow.seen | shows;
-    if seen != flow.seen || arrival.now_ns.saturating_sub(flow.last_seen_ns) >= TOUCH_INTERVAL_NS {
+    if seen != flow.seen || silent_ns >= TOUCH_INTERVAL_NS {
         tables.touch(entry, arrival.now_ns, seen);
+    }
+    if let Transport::Tcp { flags } = headers.transport
+        && flags & (wire::tcp::SYN | wire::tcp::RST) == 0
+    {
+        follow(tables, entry, flow, headers);
     }
 }
 
-/// A SYN on a pair that has ended begins a new connection with the same mapping (RFC 6191; nf_conntrack does the same).
-#[inline(never)]
-fn reopen<T: Tables>(tables: &mut T, entry: T::Entry, protocol: u8, now_ns: u64) {
-    let flow = tables.load(entry);
-    let reply = tables.flow(&flow.reply_key(protocol));
-    let reply_seen = match reply {
-        Some(reply) => tables.load(reply).seen,
-        None => 0,
-    };
-    let mut seen = flow.seen | Seen::PACKET | Seen::SYN;
-    if (flow.seen | reply_seen) & (Seen::FIN | Seen::RST) != 0 {
-        seen = Seen::PACKET | Seen::SYN;
-        if let Some(reply) = reply {
-            tables.touch(reply, now_ns, 0);
-        }
+/// Moves the sequence numbers of a direction on.
+#[inline(always)]
+fn follow<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &Headers) {
+    let sequence_end = later(flow.sequence_end, headers.sequence_end(), flow.sequence_end == 0);
+    let acknowledged = later(flow.acknowledged, headers.acknowledgement, flow.seen & Seen::ACK == 0);
+    if sequence_end != flow.sequence_end || acknowledged != flow.acknowledged {
+        tables.follow(entry, sequence_end, acknowledged);
     }
-    tables.touch(entry, now_ns, seen);
+}
+
+#[inline(always)]
+const fn later(old: u32, new: u32, is_first: bool) -> u32 {
+    if is_first || is_before(old, new) { new } else { old }
+}
+
+/// UDP: how old a flow has shown itself to be; nf_conntrack calls one a stream after two seconds.
+#[inline(always)]
+const fn aged(seen: u8, silent_ns: u64) -> u8 {
+    if seen & Seen::AGED != 0 || (seen & Seen::PACKET != 0 && silent_ns >= 2 * SECOND_NS) {
+        Seen::AGED | Seen::STREAM
+    } else if seen & Seen::PACKET != 0 {
+        Seen::AGED
+    } else {
+        0
+    }
 }
 
 /// Whether a flow has ended: its hop has another meaning by now, or the pair has been silent for longer than its state
@@ -100,7 +96,7 @@ pub fn has_ended<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u
 #[inline(always)]
 #[must_use]
 pub const fn is_silent(flow: &Flow, now_ns: u64) -> bool {
-    now_ns.saturating_sub(flow.last_seen_ns) >= FRESH_NS
+    now_ns.saturating_sub(flow.last_seen_ns) >= TOUCH_INTERVAL_NS
 }
 
 /// Whether the pair has been silent for longer than its state allows.
@@ -110,11 +106,20 @@ pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now
     let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return true };
     let other = tables.load(other);
     let (original, reply) = match flow.direction() {
-        Direction::Original => (flow.seen, other.seen),
-        Direction::Reply => (other.seen, flow.seen),
+        Direction::Original => (&flow, &other),
+        Direction::Reply => (&other, &flow),
     };
-    let last_seen_ns = if flow.last_seen_ns > other.last_seen_ns { flow.last_seen_ns } else { other.last_seen_ns };
-    now_ns.saturating_sub(last_seen_ns) >= pair_state(protocol, original, reply).timeout_ns()
+    let state = pair_state(protocol, &Shown::of(original), &Shown::of(reply));
+    let only_outbound =
+        protocol == protocol::UDP && original.kind() == FlowKind::Masquerade && tables.config().inbound_refresh == 0;
+    let last_seen_ns = if only_outbound || original.last_seen_ns > reply.last_seen_ns {
+        original.last_seen_ns
+    } else {
+        reply.last_seen_ns
+    };
+    // A packet may have come up to an interval later than is written.
+    let timeout_ns = u64::from(tables.timeout_s(state)) * SECOND_NS + TOUCH_INTERVAL_NS;
+    now_ns.saturating_sub(last_seen_ns) >= timeout_ns
 }
 
 /// Ends a flow: both entries go.

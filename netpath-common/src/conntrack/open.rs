@@ -4,10 +4,9 @@
 //! unique, whatever other CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
 //! many destinations. A clash with a pair that has expired takes its place.
 
-use super::{end, has_ended, shown};
+use super::{end, has_ended};
 use crate::{
     abi::{Direction, Flow, FlowKey, FlowKind, PathCount},
-    conntrack,
     drop::DropReason,
     nat::port::{Candidates, is_reserved},
     parse::Headers,
@@ -53,10 +52,11 @@ pub fn open<T: Tables>(
     new: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<(), DropReason> {
+    let hides_source = new.translated.source != headers.key.source;
     let mut candidates = Candidates::new(tables.config(), &new.translated);
     while let Some(port) = candidates.next() {
         new.translated.source_port = port.to_be_bytes();
-        if is_reserved(tables, new.kind, &new.translated, arrival.now_ns) {
+        if hides_source && is_reserved(tables, &new.translated, arrival.now_ns) {
             continue;
         }
         match reserve(tables, &headers.key, new, arrival.now_ns) {
@@ -78,7 +78,7 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
         }
         end(tables, &reply_key, holder);
     }
-    let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, 0, now_ns);
+    let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, now_ns);
     tables.insert_flow(&reply_key, &reply)
 }
 
@@ -86,8 +86,8 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
 /// holds and the reservation is given back.
 #[inline(never)]
 fn insert_original<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, now_ns: u64) -> Result<(), DropReason> {
-    let seen = shown(headers.transport);
-    let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, seen, now_ns);
+    // What the packet shows is noted when it is carried.
+    let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, now_ns);
     match tables.insert_flow(&headers.key, &original) {
         Ok(()) => {
             tables.count(PathCount::FlowsOpened, headers.total_len);
@@ -104,15 +104,7 @@ fn insert_original<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, 
 }
 
 #[inline(always)]
-fn entry(
-    arrives: &FlowKey,
-    leaves: &FlowKey,
-    new: &NewFlow,
-    way: &Way,
-    direction: Direction,
-    seen: u8,
-    now_ns: u64,
-) -> Flow {
+fn entry(arrives: &FlowKey, leaves: &FlowKey, new: &NewFlow, way: &Way, direction: Direction, now_ns: u64) -> Flow {
     Flow {
         last_seen_ns: now_ns,
         source: leaves.source,
@@ -134,12 +126,12 @@ fn entry(
         },
         hop: way.hop,
         hop_generation: way.hop_generation,
-        seen,
+        seen: 0,
         role: Flow::pack_role(direction, new.kind),
         ingress_ifindex: way.ingress_ifindex,
         network: new.network,
         reserved: 0,
+        sequence_end: 0,
+        acknowledged: 0,
     }
 }
-
-const _: () = assert!(conntrack::TOUCH_INTERVAL_NS < conntrack::FRESH_NS, "a live flow is always fresh");

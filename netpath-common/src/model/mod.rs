@@ -13,6 +13,7 @@ use crate::{
         Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount, Published,
         PublishedKey, Uplink, UplinkAddress,
     },
+    conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
 };
 
@@ -43,6 +44,10 @@ pub struct Model {
     pub route: Route,
     /// Tuples that a host socket takes.
     pub sockets: HashSet<FlowKey>,
+    /// Timeouts that aren't the states' own.
+    pub timeouts: HashMap<PairState, u32>,
+    /// Ports that no flow is translated to.
+    pub reserved_ports: BTreeSet<u16>,
     /// Packets by way.
     pub counts: BTreeMap<u32, u64>,
 }
@@ -77,7 +82,9 @@ impl Model {
                 opens_flows: 1,
                 port_first: 32768,
                 port_last: 60999,
-                reserved: [0; 6],
+                inbound_refresh: 1,
+                timeout_profile: 0,
+                reserved: [0; 4],
                 port_seed: 42,
             },
             endpoints: BTreeMap::new(),
@@ -89,6 +96,8 @@ impl Model {
             fragments: HashMap::new(),
             route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE },
             sockets: HashSet::new(),
+            timeouts: HashMap::new(),
+            reserved_ports: BTreeSet::new(),
             counts: BTreeMap::new(),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
@@ -105,8 +114,15 @@ impl Model {
     pub fn add_endpoint(&mut self, address: Address, ifindex: u32) {
         let mac = Self::mac(ifindex);
         self.hops.insert(ifindex, Self::hop(HopKind::Endpoint, ifindex, mac));
-        let endpoint =
-            Endpoint { ifindex, bridge_ifindex: Self::BRIDGE, hop: ifindex, network: 1, mac, reserved: [0; 4] };
+        let endpoint = Endpoint {
+            ifindex,
+            bridge_ifindex: Self::BRIDGE,
+            hop: ifindex,
+            network: 1,
+            mac,
+            gateway: Self::GATEWAY,
+            masquerade: [0; 4],
+        };
         self.endpoints.insert(address, endpoint);
     }
 
@@ -151,6 +167,21 @@ impl Tables for Model {
             flow.last_seen_ns = now_ns;
             flow.seen = seen;
         }
+    }
+
+    fn follow(&mut self, entry: FlowKey, sequence_end: u32, acknowledged: u32) {
+        if let Some(flow) = self.flows.get_mut(&entry) {
+            flow.sequence_end = sequence_end;
+            flow.acknowledged = acknowledged;
+        }
+    }
+
+    fn timeout_s(&self, state: PairState) -> u32 {
+        self.timeouts.get(&state).copied().unwrap_or(state.default_timeout_s())
+    }
+
+    fn is_reserved_port(&self, port: u16) -> bool {
+        self.reserved_ports.contains(&port)
     }
 
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {

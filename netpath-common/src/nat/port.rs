@@ -4,7 +4,7 @@
 //! keyed hash of the tuple, so that an observer can't predict them (RFC 6056, algorithm 3).
 
 use crate::{
-    abi::{Config, FlowKey, FlowKind, Mode, Port, PublishedKey},
+    abi::{Config, FlowKey, Mode, Port, PublishedKey},
     tables::Tables,
     wire::protocol,
 };
@@ -23,10 +23,12 @@ pub struct Candidates {
     offset: u32,
     stride: u32,
     tried: u32,
+    tries_max: u32,
 }
 
 impl Candidates {
-    /// Candidates for a tuple whose source port (echo: identifier) is the one to keep.
+    /// Candidates for a tuple whose source port (echo: identifier) is the one to keep. A protocol whose ports can't be
+    /// changed, or that has none, has this one only.
     #[inline(always)]
     #[must_use]
     pub const fn new(config: Config, translated: &FlowKey) -> Self {
@@ -42,13 +44,18 @@ impl Candidates {
             // Odd, so that it doesn't repeat soon whatever even number the size is.
             stride: (hash >> 16) | 1,
             tried: 0,
+            tries_max: if matches!(translated.protocol, protocol::TCP | protocol::UDP | protocol::ICMP) {
+                TRIES_MAX
+            } else {
+                1
+            },
         }
     }
 
     /// The next port to try, in host order.
     #[inline(always)]
     pub const fn next(&mut self) -> Option<u16> {
-        if self.tried >= TRIES_MAX {
+        if self.tried >= self.tries_max {
             return None;
         }
         let port = if self.tried == 0 { self.keep } else { (self.first + self.offset) as u16 };
@@ -58,23 +65,25 @@ impl Candidates {
     }
 }
 
-/// Whether a tuple must not be used although no flow holds it: a host socket or a published port would take its
-/// answers, or the flow belongs to nf_conntrack.
+/// Whether a tuple whose source becomes one of the host's addresses must not be used although no flow holds it: a host
+/// socket or a published port would take its answers, the port is reserved, or the flow belongs to nf_conntrack.
 #[inline(never)]
-pub fn is_reserved<T: Tables>(tables: &mut T, kind: FlowKind, translated: &FlowKey, now_ns: u64) -> bool {
-    if kind != FlowKind::Masquerade {
-        return false;
-    }
+pub fn is_reserved<T: Tables>(tables: &mut T, translated: &FlowKey, now_ns: u64) -> bool {
     let reply = translated.reversed();
     if tables.config().mode() == Mode::Takeover && tables.is_handed_over(&reply, now_ns) {
         return true;
     }
-    if translated.protocol == protocol::ICMP {
+    match translated.protocol {
         // The key of a request with identifier 0 is also that of a reply: somebody's ping of the host would enter the
         // container.
-        return translated.source_port == [0; 2];
+        protocol::ICMP => translated.source_port == [0; 2],
+        protocol::TCP | protocol::UDP => {
+            tables.is_reserved_port(u16::from_be_bytes(translated.source_port))
+                || is_published(tables, &reply)
+                || tables.host_socket_takes(&reply)
+        }
+        _ => is_published(tables, &reply),
     }
-    is_published(tables, &reply) || tables.host_socket_takes(&reply)
 }
 
 /// Whether the destination of a tuple is a published port.

@@ -1,8 +1,12 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
-use super::{end_leftover, generation, icmp_error, leave, may_open, with_flow};
+use super::{
+    end_leftover, generation, icmp_error, leave, may_open,
+    published::{is_translatable, published},
+    with_flow,
+};
 use crate::{
-    abi::{Address, Endpoint, FlowKind, PathCount, Uplink},
+    abi::{Address, Endpoint, FlowKind, PathCount, Published, Uplink},
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
@@ -34,26 +38,20 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
             return fate;
         }
     }
-    Fate::from(try_unknown(packet, tables, headers, arrival))
-}
-
-#[inline(always)]
-fn try_unknown<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-) -> Result<Option<Verdict>, DropReason> {
-    if let Some(verdict) = neighbour(packet, tables, headers, arrival)? {
-        return Ok(Some(verdict));
+    let fate = Fate::from(neighbour(packet, tables, headers, arrival));
+    if fate.is_decided() {
+        return fate;
     }
-    if headers.transport == Transport::IcmpError {
-        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::IcmpErrorUnrelated).map(Some);
+    if let Some(published) = published(tables, headers) {
+        return hairpin(tables, headers, &published, arrival);
+    }
+    if tables.is_host_address(headers.key.destination) {
+        return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }
     masquerade(tables, headers, arrival)
 }
 
-/// What stays on this host: other containers, the host itself, groups.
+/// What stays on its network: other containers, groups.
 #[inline(always)]
 fn neighbour<T: Tables>(
     packet: &mut impl Packet,
@@ -67,9 +65,6 @@ fn neighbour<T: Tables>(
     }
     if let Some(destination) = tables.endpoint(headers.key.destination) {
         return local(packet, tables, headers, &destination, arrival).map(Some);
-    }
-    if tables.is_host_address(headers.key.destination) {
-        return Ok(Some(Verdict::kernel(PathCount::ContainerToHost)));
     }
     Ok(None)
 }
@@ -103,10 +98,71 @@ pub(super) fn is_addressed_to(packet: &impl Packet, endpoint: &Endpoint) -> Resu
     Ok([a, b, c, d, e, f] == endpoint.mac)
 }
 
-/// Container to world: opens a flow behind one of the uplink's addresses.
+/// Container to a published port, by one of the host's addresses. The client's address stays, also on the way to a
+/// neighbour: the answers come out of its veth like everything else, and find the flow. Only a container that asks for
+/// itself sees the gateway, because nobody takes packets from his own address.
+///
+/// Undecided: the packet belongs to a flow now.
+#[inline(never)]
+fn hairpin<T: Tables>(tables: &mut T, headers: &Headers, published: &Published, arrival: &Arrival) -> Fate {
+    Fate::from(try_hairpin(tables, headers, published, arrival))
+}
+
 #[inline(always)]
-fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
+fn try_hairpin<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    published: &Published,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
+    let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
+        return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
+    };
+    if let Some(verdict) = may_open(tables, headers, arrival)? {
+        return Ok(Some(verdict));
+    }
+    let Some(target) = tables.endpoint(published.address).filter(|_| is_translatable(headers, published)) else {
+        return leave(mode, PathCount::ContainerToHost, DropReason::HopGone).map(Some);
+    };
+    let mut translated = headers.key;
+    translated.destination = published.address;
+    translated.destination_port = published.port;
+    if target.ifindex == source.ifindex {
+        translated.source = source.gateway;
+    }
+    let mut new = NewFlow {
+        kind: FlowKind::Hairpin,
+        network: target.network,
+        translated,
+        original: Way {
+            hop: target.hop,
+            hop_generation: generation(tables, target.hop),
+            ingress_ifindex: arrival.ifindex,
+        },
+        reply: Way { hop: source.hop, hop_generation: generation(tables, source.hop), ingress_ifindex: target.ifindex },
+    };
+    end_leftover(tables, headers);
+    open(tables, headers, &mut new, arrival)?;
+    Ok(None)
+}
+
+/// Container to world: opens a flow behind one of the uplink's addresses. Undecided: the packet belongs to it now.
+#[inline(never)]
+fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+    Fate::from(try_masquerade(tables, headers, arrival))
+}
+
+#[inline(always)]
+fn try_masquerade<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
+    let mode = tables.config().mode();
+    if headers.transport == Transport::IcmpError {
+        return leave(mode, PathCount::ToKernel, DropReason::IcmpErrorUnrelated).map(Some);
+    }
     let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
         return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
     };
@@ -120,7 +176,7 @@ fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -
         original: Way { hop: 0, hop_generation: 0, ingress_ifindex: arrival.ifindex },
         reply: Way { hop: source.hop, hop_generation: generation(tables, source.hop), ingress_ifindex: 0 },
     };
-    match way_out(tables, headers, source.bridge_ifindex, &mut new) {
+    match way_out(tables, headers, &source, &mut new) {
         WayOut::Uplink => {}
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
@@ -143,17 +199,22 @@ enum WayOut {
 
 /// Asks the routes and fills in the flow's hop and its source address.
 #[inline(never)]
-fn way_out<T: Tables>(tables: &T, headers: &Headers, bridge_ifindex: u32, new: &mut NewFlow) -> WayOut {
+fn way_out<T: Tables>(tables: &T, headers: &Headers, source: &Endpoint, new: &mut NewFlow) -> WayOut {
+    let masquerade = source.masquerade;
     let query = RouteQuery {
         source: headers.key.source,
         destination: headers.key.destination,
         tos: headers.tos,
-        ifindex: bridge_ifindex,
+        ifindex: source.bridge_ifindex,
     };
     let Route::Via { ifindex, next_hop } = tables.route(&query) else { return WayOut::Kernel };
     let Some(uplink) = tables.uplink(ifindex) else { return WayOut::NotAnUplink };
-    let Some(address) = source_address(&uplink, next_hop) else { return WayOut::NotAnUplink };
-    new.translated.source = address;
+    new.translated.source = if masquerade == [0; 4] {
+        let Some(address) = source_address(&uplink, next_hop) else { return WayOut::NotAnUplink };
+        address
+    } else {
+        masquerade
+    };
     new.original.hop = uplink.hop;
     new.original.hop_generation = generation(tables, uplink.hop);
     WayOut::Uplink

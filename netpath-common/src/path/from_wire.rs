@@ -1,8 +1,12 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
-use super::{end_leftover, generation, icmp_error, leave, may_open, with_flow};
+use super::{
+    end_leftover, generation, icmp_error, leave, may_open,
+    published::{is_translatable, published},
+    with_flow,
+};
 use crate::{
-    abi::{FlowKind, PathCount, Published, PublishedKey},
+    abi::{FlowKind, PathCount, Published},
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::{Fate, Verdict},
@@ -49,25 +53,6 @@ fn try_unknown<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) 
     }
 }
 
-/// The published port that the packet asks for: on exactly this address, or on each of the host's.
-#[inline(always)]
-fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Published> {
-    if !matches!(headers.transport, Transport::Tcp { .. } | Transport::Udp) {
-        return None;
-    }
-    let key = &headers.key;
-    if key.destination == [0; 4] {
-        // "This host" (RFC 791, section 3.2); in the map it stands for all addresses.
-        return None;
-    }
-    let on = |address| PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
-    if let Some(published) = tables.published(&on(key.destination)) {
-        return Some(published);
-    }
-    let published = tables.published(&on([0; 4]))?;
-    tables.is_host_address(key.destination).then_some(published)
-}
-
 /// World to container: opens a flow to the endpoint behind a published port. The client's address stays.
 #[inline(always)]
 fn open_published<T: Tables>(
@@ -78,6 +63,9 @@ fn open_published<T: Tables>(
 ) -> Result<Option<Verdict>, DropReason> {
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
+    }
+    if !is_translatable(headers, published) {
+        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
     }
     let Some(mut new) = published_flow(tables, headers, published, arrival) else {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::HopGone).map(Some);

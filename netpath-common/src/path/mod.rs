@@ -9,6 +9,7 @@ pub mod from_container;
 pub mod from_host;
 pub mod from_wire;
 mod icmp_error;
+mod published;
 #[cfg(test)]
 mod tests;
 
@@ -129,7 +130,7 @@ fn try_known_flow<T: Tables>(
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let Some(entry) = tables.flow(&headers.key) else { return Ok(None) };
-    let flow = tables.load(entry);
+    let mut flow = tables.load(entry);
     if flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex {
         return Ok(None);
     }
@@ -148,6 +149,13 @@ fn try_known_flow<T: Tables>(
     }
     if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
         return Ok(Some(verdict));
+    }
+    if conntrack::turns(headers, &flow) {
+        if !conntrack::turn(tables, entry, headers, arrival) {
+            conntrack::end(tables, &headers.key, entry);
+            return Ok(None);
+        }
+        flow = tables.load(entry);
     }
     conntrack::track(tables, entry, &flow, headers, arrival);
     carry(packet, headers, &flow, &hop).map(Some)
@@ -186,6 +194,7 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Masquerade, Direction::Reply) => PathCount::MasqueradeIn,
         (FlowKind::Published, Direction::Original) => PathCount::PublishedIn,
         (FlowKind::Published, Direction::Reply) => PathCount::PublishedOut,
+        (FlowKind::Hairpin, _) => PathCount::Hairpin,
     };
     Ok(Verdict { forward, path })
 }
@@ -220,7 +229,7 @@ fn kernel_must_answer<T: Tables>(
         (true, false) if !headers.may_fragment || takeover => answer,
         (true, false) => Err(DropReason::TooBig),
         // Docker's rules know a published port; the answers to a masqueraded flow they don't.
-        (false, _) if takeover && flow.kind() == FlowKind::Published => answer,
+        (false, _) if takeover && flow.kind() != FlowKind::Masquerade => answer,
         (false, _) => Err(DropReason::TtlExpired),
     }
 }
@@ -252,8 +261,13 @@ fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> 
         Transport::Unknown => {
             return leave(mode, PathCount::ToKernel, DropReason::FragmentUnknown).map(Some);
         }
-        Transport::Tcp { .. } | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {}
-        Transport::IcmpError | Transport::Other => {
+        Transport::Tcp { .. }
+        | Transport::Udp
+        | Transport::EchoRequest
+        | Transport::EchoReply
+        | Transport::Sctp
+        | Transport::Other => {}
+        Transport::IcmpError | Transport::IcmpOther => {
             return leave(mode, PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
         }
     }

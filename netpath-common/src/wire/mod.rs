@@ -61,6 +61,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// User Datagram Protocol.
     pub const UDP: u8 = 17;
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: u8 = 132;
 }
 
 /// TCP (RFC 9293).
@@ -69,6 +71,10 @@ pub mod tcp {
     pub const SOURCE_PORT: usize = 0;
     /// Destination port.
     pub const DESTINATION_PORT: usize = 2;
+    /// Sequence number.
+    pub const SEQUENCE: usize = 4;
+    /// Acknowledgement number.
+    pub const ACKNOWLEDGEMENT: usize = 8;
     /// Header length in words of four bytes (high nibble).
     pub const DATA_OFFSET: usize = 12;
     /// Flags.
@@ -99,6 +105,12 @@ pub mod udp {
     pub const CHECKSUM: usize = 6;
     /// Bytes of the header.
     pub const LEN: usize = 8;
+}
+
+/// SCTP (RFC 9260).
+pub mod sctp {
+    /// Bytes of the common header: ports, verification tag, checksum.
+    pub const LEN: usize = 12;
 }
 
 /// ICMP (RFC 792).

@@ -7,7 +7,16 @@ use netpath_common::abi::Config;
 static CONFIG: Array<Config, 1> = Array::new();
 
 /// What stands until the daemon has written: nothing is opened, everything else goes to the kernel.
-const UNSET: Config = Config { mode: 0, opens_flows: 0, port_first: 0, port_last: 0, reserved: [0; 6], port_seed: 0 };
+const UNSET: Config = Config {
+    mode: 0,
+    opens_flows: 0,
+    port_first: 0,
+    port_last: 0,
+    inbound_refresh: 1,
+    timeout_profile: 0,
+    reserved: [0; 4],
+    port_seed: 0,
+};
 
 /// The configuration.
 #[inline(always)]

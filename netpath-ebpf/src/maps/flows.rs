@@ -35,6 +35,15 @@ impl Entry {
             (*self.0).seen = seen;
         }
     }
+
+    #[inline(always)]
+    pub(crate) fn follow(self, sequence_end: u32, acknowledged: u32) {
+        // SAFETY: as above; both fields are written whole.
+        unsafe {
+            (*self.0).sequence_end = sequence_end;
+            (*self.0).acknowledged = acknowledged;
+        }
+    }
 }
 
 /// Looks a flow up.

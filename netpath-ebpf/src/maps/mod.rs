@@ -12,7 +12,9 @@ pub(crate) mod handover;
 pub(crate) mod hops;
 pub(crate) mod host_addresses;
 pub(crate) mod published;
+pub(crate) mod reserved_ports;
 pub(crate) mod scratch;
+pub(crate) mod timeouts;
 pub(crate) mod uplinks;
 
 use core::ffi::c_void;
@@ -22,6 +24,7 @@ use netpath_common::{
         Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
         Uplink,
     },
+    conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
 };
 
@@ -55,6 +58,21 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn touch(&mut self, entry: flows::Entry, now_ns: u64, seen: u8) {
         entry.touch(now_ns, seen);
+    }
+
+    #[inline(always)]
+    fn follow(&mut self, entry: flows::Entry, sequence_end: u32, acknowledged: u32) {
+        entry.follow(sequence_end, acknowledged);
+    }
+
+    #[inline(always)]
+    fn timeout_s(&self, state: PairState) -> u32 {
+        timeouts::get(state)
+    }
+
+    #[inline(always)]
+    fn is_reserved_port(&self, port: u16) -> bool {
+        reserved_ports::contains(port)
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use netpath_common::{
     abi::{Direction, Flow, FlowKey, FlowKind},
-    conntrack::pair_state,
+    conntrack::{PairState, Shown, pair_state, state::SECOND_NS},
 };
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -73,7 +73,7 @@ pub(super) async fn list(global: &Global) -> anyhow::Result<Exit> {
     let names = networks.into_iter().map(|network| (network.network.number, network.network.name)).collect();
     let entries = pins.flows()?;
     // Read after the table: no entry is newer than the clock.
-    let connections = report(&entries, monotonic_ns()?, &names);
+    let connections = report(&entries, &pins.timeouts()?, monotonic_ns()?, &names);
     show(global.output, &connections, |connections| table(connections))?;
     Ok(Exit::Ok)
 }
@@ -93,7 +93,12 @@ fn monotonic_ns() -> anyhow::Result<u64> {
 }
 
 /// Joins the entries of both directions, in the order of protocols and addresses.
-fn report(entries: &[(FlowKey, Flow)], now_ns: u64, names: &BTreeMap<u16, String>) -> Vec<Connection> {
+fn report(
+    entries: &[(FlowKey, Flow)],
+    timeouts: &BTreeMap<PairState, u32>,
+    now_ns: u64,
+    names: &BTreeMap<u16, String>,
+) -> Vec<Connection> {
     let replies: HashMap<FlowKey, &Flow> = entries
         .iter()
         .filter(|(_, flow)| flow.direction() == Direction::Reply)
@@ -104,7 +109,7 @@ fn report(entries: &[(FlowKey, Flow)], now_ns: u64, names: &BTreeMap<u16, String
         .filter(|(_, flow)| flow.direction() == Direction::Original)
         .map(|(key, flow)| {
             let reply_key = flow.reply_key(key.protocol);
-            connection(key, flow, reply_key, replies.get(&reply_key).copied(), now_ns, names)
+            connection(key, flow, reply_key, replies.get(&reply_key).copied(), timeouts, now_ns, names)
         })
         .collect();
     connections.sort();
@@ -116,25 +121,25 @@ fn connection(
     original: &Flow,
     reply_key: FlowKey,
     reply: Option<&Flow>,
+    timeouts: &BTreeMap<PairState, u32>,
     now_ns: u64,
     names: &BTreeMap<u16, String>,
 ) -> Connection {
-    let (reply_seen, reply_last_seen_ns) = reply.map_or((0, 0), |reply| (reply.seen, reply.last_seen_ns));
-    let state = pair_state(key.protocol, original.seen, reply_seen);
+    let (reply_shown, reply_last_seen_ns) =
+        reply.map_or((Shown::default(), 0), |reply| (Shown::of(reply), reply.last_seen_ns));
+    let state = pair_state(key.protocol, &Shown::of(original), &reply_shown);
+    let timeout_s = u64::from(timeouts.get(&state).copied().unwrap_or(state.default_timeout_s()));
     let idle_ns = now_ns.saturating_sub(original.last_seen_ns.max(reply_last_seen_ns));
     Connection {
         protocol: protocol_name(key.protocol),
         state: state.name(),
-        kind: match original.kind() {
-            FlowKind::Masquerade => "masquerade",
-            FlowKind::Published => "published",
-        },
+        kind: original.kind().name(),
         original: Tuple::from(*key),
         reply: Tuple::from(reply_key),
         network: names.get(&original.network).cloned(),
         network_number: original.network,
         idle_ms: idle_ns / 1_000_000,
-        expires_ms: state.timeout_ns().saturating_sub(idle_ns) / 1_000_000,
+        expires_ms: (timeout_s * SECOND_NS).saturating_sub(idle_ns) / 1_000_000,
     }
 }
 
@@ -161,7 +166,11 @@ fn table(connections: &[Connection]) -> String {
 /// What netpath makes of the side that it changes: the answers' destination, or where they come from.
 fn translated(connection: &Connection) -> String {
     let Tuple { source, source_port, destination, destination_port } = connection.reply;
-    if connection.kind == "published" { endpoint(source, source_port) } else { endpoint(destination, destination_port) }
+    if connection.kind == FlowKind::Masquerade.name() {
+        endpoint(destination, destination_port)
+    } else {
+        endpoint(source, source_port)
+    }
 }
 
 /// `172.17.0.2:80`; without a port, as with the far side of an ICMP echo, the address alone.
@@ -243,7 +252,7 @@ mod tests {
     #[test]
     fn both_directions_make_one_line() {
         let entries: Vec<_> = [published(), masqueraded(), pinged()].concat();
-        let connections = report(&entries, 110 * SECOND, &names());
+        let connections = report(&entries, &BTreeMap::new(), 110 * SECOND, &names());
         let lines = table(&connections);
         let cells: Vec<Vec<_>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(cells.len(), 4);
@@ -261,7 +270,7 @@ mod tests {
 
     #[test]
     fn json_shows_both_tuples_as_they_arrive() {
-        let connections = report(&masqueraded(), 110 * SECOND, &names());
+        let connections = report(&masqueraded(), &BTreeMap::new(), 110 * SECOND, &names());
         let json = serde_json::to_value(&connections).unwrap();
         let expires_ms = json[0]["expires_ms"].as_u64().unwrap();
         let expected = json!([{
@@ -275,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_as_young_as_its_latest_packet() {
-        let at = |seconds| report(&masqueraded(), seconds * SECOND, &names())[0].clone();
+        let at = |seconds| report(&masqueraded(), &BTreeMap::new(), seconds * SECOND, &names())[0].clone();
         assert_eq!((at(103).idle_ms, at(104).idle_ms), (0, 1000));
         assert_eq!(at(103).expires_ms - at(104).expires_ms, 1000);
         // A packet after the clock was read.
@@ -286,13 +295,13 @@ mod tests {
     #[test]
     fn half_a_connection_is_shown_when_it_is_the_half_that_opened_it() {
         let [original, reply] = masqueraded();
-        assert_eq!(report(&[original], 110 * SECOND, &names())[0].idle_ms, 10_000);
-        assert!(report(&[reply], 110 * SECOND, &names()).is_empty());
+        assert_eq!(report(&[original], &BTreeMap::new(), 110 * SECOND, &names())[0].idle_ms, 10_000);
+        assert!(report(&[reply], &BTreeMap::new(), 110 * SECOND, &names()).is_empty());
     }
 
     #[test]
     fn without_a_daemon_the_network_is_a_number() {
-        let connections = report(&published(), 110 * SECOND, &BTreeMap::new());
+        let connections = report(&published(), &BTreeMap::new(), 110 * SECOND, &BTreeMap::new());
         assert_eq!((connections[0].network.as_ref(), connections[0].network_number), (None, 1));
         assert!(table(&connections).lines().nth(1).unwrap().contains("published   1   "));
     }

@@ -56,9 +56,9 @@ mod tests {
             table(&drops),
             "REASON      PACKETS   EXPLANATION\n\
              truncated   0         The frame ends before its headers do.\n\
-             no_flow     12        The packet belongs to no flow and may not open one (sole mode).\n"
+             no_flow     12        The packet belongs to no flow and may not open one.\n"
         );
-        let explanation = "The packet belongs to no flow and may not open one (sole mode).";
+        let explanation = "The packet belongs to no flow and may not open one.";
         assert_eq!(
             serde_json::to_value(&drops[1]).unwrap(),
             json!({"reason": "no_flow", "number": 6, "packets": 12, "explanation": explanation})

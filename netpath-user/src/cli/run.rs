@@ -25,12 +25,17 @@ use crate::{
     daemon,
     dataplane::{self, TcChoice},
     report::DaemonStatus,
+    settings::{PortRange, Settings, TimeoutTable, reserved_ports},
     status::Status,
 };
+
+/// The kernel's masquerade searches the same range.
+const DEFAULT_PORT_RANGE: PortRange = PortRange { first: 1024, last: 65535 };
 
 pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     let tcx = if args.tc == TcChoice::Tcx { Tcx::Demanded } else { Tcx::Optional };
     preflight::check_system(&args.uplinks, tcx)?;
+    let settings = Settings::read(args.config.as_deref())?;
     start_log(args.log_format)?;
     let server = Server::bind(&global.socket).await?;
 
@@ -48,7 +53,7 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> 
         ended.await.ok();
     }));
 
-    let outcome = daemon::run(options(global, args), reports, async move {
+    let outcome = daemon::run(options(global, args, settings), reports, async move {
         // Fails when the socket's task is gone; the daemon works without it.
         if asked.wait_for(|asked| *asked).await.is_err() {
             pending::<()>().await;
@@ -64,7 +69,8 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> 
     outcome.map(|()| Exit::Ok)
 }
 
-fn options(global: &Global, args: RunArgs) -> daemon::Options {
+fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Options {
+    let masquerade = settings.networks.into_iter().map(|(name, network)| (name, network.masquerade)).collect();
     daemon::Options {
         uplinks: args.uplinks,
         mode: args.mode.forced(),
@@ -73,8 +79,11 @@ fn options(global: &Global, args: RunArgs) -> daemon::Options {
             xdp: args.xdp,
             tc: args.tc,
             flows_max: args.flows_max,
-            port_range: args.port_range,
+            port_range: args.port_range.or(settings.ports.range).unwrap_or(DEFAULT_PORT_RANGE),
+            reserved_ports: reserved_ports(&settings.ports.reserved),
+            timeouts: TimeoutTable::of_host(&settings.timeouts),
         },
+        masquerade,
     }
 }
 

@@ -82,7 +82,8 @@ impl Engine for Scripted {
 }
 
 fn core(engine: Scripted) -> Core<Scripted> {
-    let wishes = Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Off };
+    let wishes =
+        Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Off, masquerade: std::collections::BTreeMap::new() };
     Core::new(engine, wishes, None, Arc::new(sample::host()), Path::new("/run/docker.sock"))
 }
 

@@ -3,7 +3,7 @@
 //! Everything that can happen is an [`Event`]. However many come at once, they are learnt first and one round follows.
 //! The daemon may die at any moment: all that matters is in the kernel, and the next start adopts it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use netpath_common::abi::Mode;
@@ -56,6 +56,8 @@ pub struct Options {
     pub uplinks: Vec<String>,
     /// The mode; absent: as dockerd is configured.
     pub mode: Option<Mode>,
+    /// Addresses that flows of a network leave with, by its name or id.
+    pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
 }
@@ -111,7 +113,7 @@ fn wishes(options: &Options) -> Wishes {
         UplinkChoice::Named(options.uplinks.clone())
     };
     let xdp = if options.dataplane.xdp == XdpChoice::Off { Xdp::Off } else { Xdp::Attach };
-    Wishes { uplinks, xdp }
+    Wishes { uplinks, xdp, masquerade: options.masquerade.clone() }
 }
 
 /// An uplink may vanish and come back later, but one that isn't there at the start is most likely a typing error.

@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use aya::programs::{TestRun as _, TestRunOptions};
 use netpath_common::{
     abi::{
-        Direction, Flow, FlowKey, Handover,
+        Flow, FlowKey, Handover,
         names::{map, program},
     },
-    conntrack::{self, pair_state},
+    conntrack::state::{SECOND_NS, possible_states},
     wire::ethernet,
 };
 
@@ -57,18 +57,15 @@ impl Kernel {
         Ok(collected)
     }
 
-    /// A cheap look at one direction only; the program in the kernel decides. A direction that saw no close may belong
-    /// to a pair that the other has closed: so the shortest timeout that such a pair can have counts.
+    /// A cheap look at one direction only; the program in the kernel decides. The shortest timeout counts that the pair
+    /// may have, whatever the other direction has shown.
     fn may_have_ended(&self, key: &FlowKey, flow: &Flow, now_ns: u64) -> anyhow::Result<bool> {
         if self.hops.get(flow.hop)?.generation != flow.hop_generation {
             return Ok(true);
         }
-        let shortest_ns = match flow.direction() {
-            Direction::Original => pair_state(key.protocol, flow.seen, 0),
-            Direction::Reply => pair_state(key.protocol, 0, flow.seen),
-        }
-        .timeout_ns()
-        .min(6 * conntrack::FRESH_NS);
+        let states = possible_states(key.protocol, flow.seen);
+        let shortest = states.iter().filter_map(|state| self.timeouts.get(state)).min();
+        let shortest_ns = shortest.map_or(0, |seconds| u64::from(*seconds) * SECOND_NS);
         Ok(now_ns.saturating_sub(flow.last_seen_ns) >= shortest_ns)
     }
 

@@ -16,7 +16,7 @@ pub(super) fn published_key(port: &PublishedPort) -> PublishedKey {
 }
 
 pub(super) fn read_published((key, target): &(PublishedKey, Published)) -> Option<(PublishedPort, PublishedTarget)> {
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.number() == key.protocol)?;
+    let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == key.protocol)?;
     let port = PublishedPort { address: key.address.into(), port: u16::from_be_bytes(key.port), protocol };
     let target = PublishedTarget { address: target.address.into(), port: u16::from_be_bytes(target.port) };
     Some((port, target))
@@ -32,6 +32,8 @@ pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
         mac: endpoint.mac,
         bridge_mac,
         network: endpoint.network,
+        gateway: endpoint.gateway.into(),
+        masquerade: endpoint.masquerade.into(),
         mtu: hop.mtu,
     }
 }
@@ -61,7 +63,8 @@ pub(super) const fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoi
         hop,
         network: endpoint.network,
         mac: endpoint.mac,
-        reserved: [0; 4],
+        gateway: endpoint.gateway.octets(),
+        masquerade: endpoint.masquerade.octets(),
     }
 }
 

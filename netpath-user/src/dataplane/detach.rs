@@ -1,12 +1,18 @@
 //! Removes all that netpath has in the kernel; in takeover mode its flows go on with nf_conntrack.
 
-use std::{collections::HashMap, fs, io, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData};
 use netpath_common::{
     abi::{Config, Direction, Flow, FlowKey, Mode, names::map},
-    conntrack::{PairState, pair_state},
+    conntrack::{PairState, Shown, pair_state, state::SECOND_NS},
+    wire::protocol,
 };
 
 use super::{
@@ -79,7 +85,7 @@ fn hand_flows_over(layout: &Layout) -> anyhow::Result<usize> {
         return Ok(0);
     }
     stop_opening_flows(layout, config)?;
-    let connections = connections(&pins.flows()?, now_ns()?);
+    let connections = connections(&pins.flows()?, &pins.timeouts()?, now_ns()?);
     if connections.is_empty() {
         return Ok(0);
     }
@@ -94,18 +100,29 @@ fn stop_opening_flows(layout: &Layout, config: Config) -> anyhow::Result<()> {
 }
 
 /// The flows that live, as nf_conntrack sees them.
-fn connections(entries: &[(FlowKey, Flow)], now_ns: u64) -> Vec<Connection> {
+fn connections(entries: &[(FlowKey, Flow)], timeouts: &BTreeMap<PairState, u32>, now_ns: u64) -> Vec<Connection> {
     let by_key: HashMap<FlowKey, &Flow> = entries.iter().map(|(key, flow)| (*key, flow)).collect();
     let originals = entries.iter().filter(|(_, flow)| flow.direction() == Direction::Original);
     originals
-        .filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, now_ns))
+        .filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, timeouts, now_ns))
         .collect()
 }
 
-fn connection(key: &FlowKey, original: &Flow, reply: &Flow, now_ns: u64) -> Option<Connection> {
-    let state = pair_state(key.protocol, original.seen, reply.seen);
+fn connection(
+    key: &FlowKey,
+    original: &Flow,
+    reply: &Flow,
+    timeouts: &BTreeMap<PairState, u32>,
+    now_ns: u64,
+) -> Option<Connection> {
+    if !matches!(key.protocol, protocol::TCP | protocol::UDP | protocol::ICMP) {
+        // Translated by address alone: nf_conntrack makes the same of the next packet by itself.
+        return None;
+    }
+    let state = pair_state(key.protocol, &Shown::of(original), &Shown::of(reply));
     let silent_ns = now_ns.saturating_sub(original.last_seen_ns.max(reply.last_seen_ns));
-    let left_ns = state.timeout_ns().checked_sub(silent_ns)?;
+    let timeout_ns = u64::from(*timeouts.get(&state)?) * SECOND_NS;
+    let left_ns = timeout_ns.checked_sub(silent_ns)?;
     // A closed connection has nothing to lose. One that is opening or closing is carried on as one picked up in its
     // middle: with the time of an established one, a lone last packet would hold it for days.
     if matches!(state, PairState::TimeWait | PairState::Close) {

@@ -13,9 +13,12 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
     programs::{TestRun as _, TestRunOptions},
 };
-use netpath_common::abi::{
-    self, Address, Config, FlowKey, Handover, Mode, Published,
-    names::{map, program},
+use netpath_common::{
+    abi::{
+        self, Address, Config, FlowKey, Handover, Mode, Published, RESERVED_PORT_WORDS,
+        names::{map, program},
+    },
+    conntrack::PairState,
 };
 
 use super::{
@@ -28,7 +31,10 @@ use super::{
     layout::Layout,
     load,
 };
-use crate::desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink};
+use crate::{
+    desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
+    settings::PortRange,
+};
 
 /// A flow that stays with nf_conntrack.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +69,7 @@ pub struct Kernel {
     pub(super) handover: MapData,
     pub(super) flows: MapData,
     pub(super) sweep: Cursor,
+    pub(super) timeouts: BTreeMap<PairState, u32>,
     #[cfg(feature = "trace")]
     pub(super) packet_log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
@@ -91,6 +98,7 @@ impl Kernel {
             handover: raw(&mut ebpf, map::HANDOVER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
             sweep: Cursor::default(),
+            timeouts: options.timeouts.iter().collect(),
             #[cfg(feature = "trace")]
             packet_log: aya_log::EbpfLogger::init(&mut ebpf).context("can't open the programs' log")?,
             ebpf,
@@ -186,9 +194,33 @@ impl Kernel {
 
     fn configure(&mut self, options: &Options) -> anyhow::Result<()> {
         let old = self.pins.config()?;
-        let (port_first, port_last) = options.port_range;
+        self.write_timeouts(options)?;
+        self.write_reserved_ports(options)?;
+        let PortRange { first: port_first, last: port_last } = options.port_range;
+        let inbound_refresh = u8::from(options.timeouts.inbound_refresh);
+        let timeout_profile = options.timeouts.profile as u8;
         let port_seed = if old.port_seed == 0 { random() } else { old.port_seed };
-        self.write_config(Config { port_first, port_last, port_seed, ..old })
+        self.write_config(Config { port_first, port_last, port_seed, inbound_refresh, timeout_profile, ..old })
+    }
+
+    fn write_timeouts(&mut self, options: &Options) -> anyhow::Result<()> {
+        let mut map: Array<_, u32> = typed(&mut self.ebpf, map::TIMEOUTS)?;
+        for (state, seconds) in options.timeouts.iter() {
+            map.set(state as u32, seconds, 0).context("can't write the map of timeouts")?;
+        }
+        Ok(())
+    }
+
+    fn write_reserved_ports(&mut self, options: &Options) -> anyhow::Result<()> {
+        let mut map: Array<_, u64> = typed(&mut self.ebpf, map::RESERVED_PORTS)?;
+        let mut words = [0_u64; RESERVED_PORT_WORDS];
+        for port in &options.reserved_ports {
+            words[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        for (index, word) in (0..).zip(words) {
+            map.set(index, word, 0).context("can't write the map of reserved ports")?;
+        }
+        Ok(())
     }
 
     fn write_config(&mut self, config: Config) -> anyhow::Result<()> {

@@ -29,7 +29,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 13] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
@@ -39,6 +39,8 @@ const SHAPES: [Shape; 11] = [
     shape::<FlowKey, Handover>(map::HANDOVER, MapType::Hash),
     shape::<FragmentKey, FragmentPorts>(map::FRAGMENTS, MapType::LruHash),
     shape::<u32, Config>(map::CONFIG, MapType::Array),
+    shape::<u32, u32>(map::TIMEOUTS, MapType::Array),
+    shape::<u32, u64>(map::RESERVED_PORTS, MapType::Array),
     shape::<u32, u64>(map::DROPS, MapType::PerCpuArray),
     shape::<u32, Traffic>(map::TRAFFIC, MapType::PerCpuArray),
 ];

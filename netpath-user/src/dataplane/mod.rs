@@ -4,7 +4,7 @@
 //! for tests. [`Pins`] is the read-only view that the command line uses, with or without a daemon. Everything in the
 //! kernel hangs on pins below one directory, so it outlives the daemon, and [`detach`] finds all of it.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 pub use self::{
     collector::Collected,
@@ -12,7 +12,10 @@ pub use self::{
     kernel::{HandoverFlow, Kernel, TestRun},
     pins::{Pins, PinsError},
 };
-use crate::desired::model::{Change, Hook, State};
+use crate::{
+    desired::model::{Change, Hook, State},
+    settings::{PortRange, TimeoutTable},
+};
 
 mod attach;
 mod bpf;
@@ -76,7 +79,11 @@ pub struct Options {
     /// How many flows the table holds. Adopted maps keep their size.
     pub flows_max: u32,
     /// First and last port of the range that is searched when a flow's own port is taken.
-    pub port_range: (u16, u16),
+    pub port_range: PortRange,
+    /// Ports that no flow is translated to.
+    pub reserved_ports: BTreeSet<u16>,
+    /// How long flows may be silent.
+    pub timeouts: TimeoutTable,
 }
 
 /// One program that is attached.

@@ -1,6 +1,7 @@
 //! A read-only view of what is pinned: what the command line shows, with or without a daemon.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use netpath_common::{
     abi::{
         Address, Config, Endpoint, Flow, FlowKey, Hop, PathCount, Published, PublishedKey, Traffic, Uplink, names::map,
     },
+    conntrack::PairState,
     drop::DropReason,
 };
 
@@ -53,6 +55,7 @@ pub struct Pins {
     hops: Array<MapData, Hop>,
     published: MapData,
     uplinks: HashMap<MapData, u32, Uplink>,
+    timeouts: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, Traffic>,
 }
@@ -75,6 +78,7 @@ impl Pins {
             hops: typed(&layout, map::HOPS, Map::Array)?,
             published: open(&layout, map::PUBLISHED)?,
             uplinks: typed(&layout, map::UPLINKS, Map::HashMap)?,
+            timeouts: typed(&layout, map::TIMEOUTS, Map::Array)?,
             drops: typed(&layout, map::DROPS, Map::PerCpuArray)?,
             traffic: typed(&layout, map::TRAFFIC, Map::PerCpuArray)?,
             layout,
@@ -88,6 +92,19 @@ impl Pins {
     /// When the map can't be read.
     pub fn config(&self) -> anyhow::Result<Config> {
         self.config.get(&0, 0).context("can't read the configuration map")
+    }
+
+    /// How long a pair may be silent, in seconds, by state.
+    ///
+    /// # Errors
+    ///
+    /// When the map can't be read.
+    pub fn timeouts(&self) -> anyhow::Result<BTreeMap<PairState, u32>> {
+        let read = |state: PairState| {
+            let seconds = self.timeouts.get(&(state as u32), 0).context("can't read the map of timeouts")?;
+            Ok((state, if seconds == 0 { state.default_timeout_s() } else { seconds }))
+        };
+        PairState::ALL.iter().map(|state| read(*state)).collect()
     }
 
     /// How many flows the table holds.

@@ -11,9 +11,9 @@ use std::{
 use netpath_common::abi::Mode;
 
 use super::{
-    docker::{Container, DockerModel, Interface},
+    docker::{Container, DockerModel, Interface, Network},
     host::{HostModel, Link},
-    model::{Attachment, Endpoint, Hook, IfIndex, PublishedPort, PublishedTarget, State},
+    model::{Attachment, Endpoint, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State},
     numbers::{self, Numbers},
     uplinks::{self, UplinkChoice},
 };
@@ -34,6 +34,8 @@ pub struct Wishes {
     pub uplinks: UplinkChoice,
     /// Whether they get the XDP program.
     pub xdp: Xdp,
+    /// Addresses that flows of a network leave with, by its name or id.
+    pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
 }
 
 /// What [`build`] makes.
@@ -61,7 +63,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     add_host_addresses(&mut wanted.state, host);
     add_bridges(&mut wanted.state, host, &bridge_indexes);
     for container in docker.containers.values() {
-        add_endpoints(&mut wanted, docker, host, &bridges, container);
+        add_endpoints(&mut wanted, docker, host, &bridges, wishes, container);
     }
     for container in docker.containers.values() {
         add_published(&mut wanted, docker, container);
@@ -134,6 +136,7 @@ fn add_endpoints(
     docker: &DockerModel,
     host: &HostModel,
     bridges: &BTreeMap<&str, IfIndex>,
+    wishes: &Wishes,
     container: &Container,
 ) {
     for interface in &container.interfaces {
@@ -147,7 +150,10 @@ fn add_endpoints(
             continue;
         }
         match endpoint(host, bridges, &wanted.numbers, interface) {
-            Ok(endpoint) => {
+            Ok(mut endpoint) => {
+                let of_bridge = || host.first_address(endpoint.bridge_ifindex);
+                endpoint.gateway = network.gateway.or_else(of_bridge).unwrap_or(Ipv4Addr::UNSPECIFIED);
+                endpoint.masquerade = masquerade(wishes, &interface.network, network, interface.address);
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {
@@ -173,7 +179,27 @@ fn endpoint(
         return Err("the host side of its veth isn't a port of the network's bridge");
     }
     let mtu = veth.mtu.min(peer.mtu);
-    Ok(Endpoint { ifindex: peer.host_ifindex, bridge_ifindex, mac: peer.mac, bridge_mac, network, mtu })
+    let (gateway, masquerade) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+    Ok(Endpoint {
+        ifindex: peer.host_ifindex,
+        bridge_ifindex,
+        mac: peer.mac,
+        bridge_mac,
+        network,
+        gateway,
+        masquerade,
+        mtu,
+    })
+}
+
+/// The address that a container's flows leave with. Of several it keeps to one, as RFC 4787 asks (REQ-2), over restarts
+/// too: which one follows from its own address.
+fn masquerade(wishes: &Wishes, id: &str, network: &Network, address: Ipv4Addr) -> Ipv4Addr {
+    let pool = wishes.masquerade.get(&network.name).or_else(|| wishes.masquerade.get(id));
+    match pool.map(Vec::as_slice) {
+        Some(pool @ [_, ..]) => pool[address.to_bits() as usize % pool.len()],
+        _ => network.masquerade.unwrap_or(Ipv4Addr::UNSPECIFIED),
+    }
 }
 
 /// Published ports lead to the container's address on the network with its default gateway, as Docker's own do; when
@@ -184,6 +210,14 @@ fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Containe
         return;
     }
     for binding in &container.published {
+        if binding.protocol == Protocol::Sctp && binding.host_port != binding.container_port {
+            wanted.refused.push(format!(
+                "the SCTP port {} of container {} can't lead to its port {}: SCTP's checksum covers the ports; publish it \
+                 under the same number",
+                binding.host_port, container.name, binding.container_port
+            ));
+            continue;
+        }
         let port = PublishedPort { address: binding.host_address, port: binding.host_port, protocol: binding.protocol };
         let target = PublishedTarget { address: interface.address, port: binding.container_port };
         wanted.state.published.entry(port).or_insert(target);

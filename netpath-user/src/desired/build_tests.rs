@@ -4,7 +4,7 @@
 use super::*;
 use crate::desired::{
     host::Address,
-    model::{Protocol, Uplink},
+    model::Uplink,
     sample::{self, DOCKER0, ETH0, GATEWAY, HOST, VETH, WEB, host_address, interface, link, network},
 };
 
@@ -34,7 +34,7 @@ fn case() -> Case {
     Case {
         docker: sample::docker(),
         host: sample::host(),
-        wishes: Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Attach },
+        wishes: Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Attach, masquerade: BTreeMap::new() },
         actual: State::default(),
     }
 }
@@ -58,6 +58,8 @@ fn a_stock_host_with_one_container() {
         mac: [2, 66, 172, 17, 0, 2],
         bridge_mac: [2, 0, 0, 0, 0, 2],
         network: 3,
+        gateway: GATEWAY,
+        masquerade: Ipv4Addr::UNSPECIFIED,
         mtu: 1500,
     };
     let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol: Protocol::Tcp };
@@ -242,4 +244,29 @@ fn without_dockers_list_only_what_netlink_says_changes() {
         ..actual
     };
     assert_eq!(wanted, expected);
+}
+
+#[test]
+fn flows_leave_with_the_networks_address_and_the_operators_pool_comes_before_it() {
+    let [of_network, first, second] = [7, 8, 9].map(|last| Ipv4Addr::new(198, 51, 100, last));
+    let mut case = case();
+    case.docker.networks.get_mut("default").unwrap().masquerade = Some(of_network);
+    assert_eq!(case.build().state.endpoints[&WEB].masquerade, of_network);
+    for name in ["bridge", "default"] {
+        case.wishes.masquerade = [(name.to_owned(), vec![first, second])].into();
+        let chosen = case.build().state.endpoints[&WEB].masquerade;
+        assert!([first, second].contains(&chosen), "by name or id");
+        assert_eq!(case.build().state.endpoints[&WEB].masquerade, chosen, "a container keeps to one address");
+    }
+}
+
+#[test]
+fn an_sctp_port_of_another_number_is_refused() {
+    let mut case = case();
+    case.web().published[0].protocol = Protocol::Sctp;
+    let wanted = case.build();
+    assert!(wanted.state.published.is_empty());
+    assert!(wanted.refused[0].contains("8080") && wanted.refused[0].contains("web"), "{:?}", wanted.refused);
+    case.web().published[0].host_port = 80;
+    assert_eq!(case.build().state.published.len(), 1);
 }

@@ -16,6 +16,7 @@ impl fmt::Display for Protocol {
         formatter.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }

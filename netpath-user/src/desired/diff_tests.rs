@@ -22,6 +22,8 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         mac: [2, 0, 0, 0, 0, 1],
         bridge_mac: [2, 0, 0, 0, 0, 2],
         network,
+        gateway: Ipv4Addr::new(172, 17, 0, 1),
+        masquerade: Ipv4Addr::UNSPECIFIED,
         mtu: 1500,
     })
 }

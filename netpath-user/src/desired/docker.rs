@@ -36,6 +36,8 @@ pub struct Network {
     pub subnets: Vec<(Ipv4Addr, u8)>,
     /// The IPv4 gateway, where Docker says it (old versions don't for the default network).
     pub gateway: Option<Ipv4Addr>,
+    /// The address that flows to the world leave with, where an option of the network says it.
+    pub masquerade: Option<Ipv4Addr>,
 }
 
 impl Network {

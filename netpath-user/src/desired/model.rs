@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// An interface index in the daemon's network namespace.
 pub type IfIndex = u32;
 
-/// TCP or UDP.
+/// What ports can be published for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -21,15 +21,21 @@ pub enum Protocol {
     Tcp,
     /// User Datagram Protocol.
     Udp,
+    /// Stream Control Transmission Protocol; carried where host port and container port are the same.
+    Sctp,
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// The IP protocol number.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -47,6 +53,10 @@ pub struct Endpoint {
     pub bridge_mac: [u8; 6],
     /// The network's number, never 0, the same for all endpoints of one network.
     pub network: u16,
+    /// The host's address on the network; 0.0.0.0: it has none.
+    pub gateway: Ipv4Addr,
+    /// The address that its flows to the world leave with; 0.0.0.0: the route decides.
+    pub masquerade: Ipv4Addr,
     /// The largest IPv4 packet that the veth takes.
     pub mtu: u32,
 }

@@ -2,7 +2,7 @@
 //! programs by `BPF_PROG_TEST_RUN`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::Ipv4Addr,
     path::PathBuf,
@@ -15,6 +15,7 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use netpath::{
     dataplane::{Dataplane as _, Kernel, Options, TcChoice, XdpChoice, detach},
     desired::model::{Change, Endpoint, Protocol, PublishedPort, PublishedTarget, Uplink},
+    settings::{PortRange, Settings, TimeoutTable},
 };
 use netpath_common::{
     abi::{Mode, PathCount},
@@ -97,7 +98,9 @@ impl Host {
             xdp: XdpChoice::Off,
             tc: TcChoice::Auto,
             flows_max: 1024,
-            port_range: (40_000, 40_003),
+            port_range: PortRange { first: 40_000, last: 40_003 },
+            reserved_ports: BTreeSet::new(),
+            timeouts: TimeoutTable::of_host(&Settings::default().timeouts),
         };
         let index = |name: &str| if_nametoindex(name).expect("the interface was just made");
         let mut host = Self {
@@ -119,6 +122,8 @@ impl Host {
             mac,
             bridge_mac: BRIDGE_MAC,
             network: 1,
+            gateway: GATEWAY,
+            masquerade: Ipv4Addr::UNSPECIFIED,
             mtu: 1500,
         };
         let target = PublishedTarget { address: WEB, port: 80 };

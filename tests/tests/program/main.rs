@@ -88,6 +88,8 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
                 mac: CLIENT_MAC,
                 bridge_mac: BRIDGE_MAC,
                 network: 1,
+                gateway: GATEWAY,
+                masquerade: std::net::Ipv4Addr::UNSPECIFIED,
                 mtu: 1500,
             };
             let change = netpath::desired::model::Change::SetEndpoint(address, endpoint);

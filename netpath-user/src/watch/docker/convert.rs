@@ -17,6 +17,7 @@ use crate::{
 mod option {
     pub(super) const NAME: &str = "com.docker.network.bridge.name";
     pub(super) const DEFAULT: &str = "com.docker.network.bridge.default_bridge";
+    pub(super) const HOST_IPV4: &str = "com.docker.network.host_ipv4";
     pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 }
 
@@ -46,6 +47,7 @@ pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
         bridge: bridge(&id, &options),
         subnets: subnets.collect(),
         gateway,
+        masquerade: options.get(option::HOST_IPV4).and_then(|address| address.parse().ok()),
     };
     Some((id, network))
 }
@@ -140,6 +142,7 @@ fn container_port(text: &str) -> Option<(u16, Protocol)> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
         _ => return None,
     };
     Some((port.parse().ok()?, protocol))

@@ -57,6 +57,7 @@ fn a_running_container() {
                 peer: None,
             }],
             published: vec![
+                binding(Ipv4Addr::UNSPECIFIED, 5000, 5000, Protocol::Sctp),
                 binding(Ipv4Addr::UNSPECIFIED, 8080, 80, Protocol::Tcp),
                 binding(Ipv4Addr::new(192, 0, 2, 1), 9000, 9000, Protocol::Udp),
             ],

@@ -4,6 +4,11 @@
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
+mod hairpin;
+mod lifetimes;
+mod protocols;
+mod tcp_states;
+
 use super::{from_container::from_container, from_wire::from_wire};
 use crate::{
     abi::{Address, Mode, PathCount, Published, PublishedKey},
@@ -181,73 +186,6 @@ proptest! {
 
 fn udp_to(destination_port: u16) -> Summary {
     Summary { source: CLIENT, destination: FAR, source_port: 5000, destination_port }
-}
-
-#[test]
-fn an_unanswered_flow_ends_after_its_time_and_a_live_one_stays() {
-    for (answered, after, lives) in [(false, 29, true), (false, 31, false), (true, 119, true), (true, 121, false)] {
-        let mut model = Model::host(Mode::Takeover);
-        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(udp_to(53), Kind::Udp, b""));
-        if answered {
-            let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: 5000 };
-            _ = inbound(&mut model, 1, &mut build(answer, Kind::Udp, b""));
-        }
-        let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: 5000 };
-        let fate = inbound(&mut model, 1 + after, &mut build(answer, Kind::Udp, b""));
-        let expected = if lives { PathCount::MasqueradeIn } else { PathCount::ToKernel };
-        assert_eq!(fate.path(), Some(expected), "answered: {answered}, after {after} s");
-        assert_eq!(model.flows.is_empty(), !lives, "both entries go together");
-    }
-}
-
-#[test]
-fn a_direction_that_only_listens_is_kept_alive_by_the_other() {
-    let mut model = Model::host(Mode::Takeover);
-    _ = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
-    let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: 5000 };
-    for seconds in (20..600).step_by(20) {
-        let fate = inbound(&mut model, seconds, &mut build(answer, Kind::Udp, b""));
-        assert_eq!(fate.path(), Some(PathCount::MasqueradeIn), "after {seconds} s");
-    }
-    let fate = outbound(&mut model, CLIENT_IFINDEX, 600, &mut build(udp_to(53), Kind::Udp, b""));
-    assert_eq!(fate.path(), Some(PathCount::MasqueradeOut));
-    assert_eq!(model.counted(PathCount::FlowsOpened), 1, "the flow never ended");
-}
-
-#[test]
-fn a_new_syn_reopens_a_closed_connection_with_the_same_mapping() {
-    let mut model = Model::host(Mode::Takeover);
-    let flow = udp_to(80);
-    let answer = Summary { source: FAR, destination: Model::HOST, source_port: 80, destination_port: 5000 };
-    for (out, flags) in [
-        (true, tcp::SYN),
-        (false, tcp::SYN | tcp::ACK),
-        (true, tcp::ACK),
-        (true, tcp::FIN | tcp::ACK),
-        (false, tcp::FIN | tcp::ACK),
-        (true, tcp::ACK),
-        (true, tcp::SYN),
-        (false, tcp::SYN | tcp::ACK),
-        (true, tcp::ACK),
-    ] {
-        let mut frame = build(if out { flow } else { answer }, Kind::Tcp(flags), b"");
-        let fate =
-            if out { outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame) } else { inbound(&mut model, 1, &mut frame) };
-        assert!(fate.forward().is_some_and(|forward| forward != Forward::Kernel), "flags {flags:#x}: {fate:?}");
-    }
-    // Open again: an hour of silence doesn't end it, as it would end a closed one.
-    let fate = inbound(&mut model, 3600, &mut build(answer, Kind::Tcp(tcp::ACK), b"x"));
-    assert_eq!(fate.path(), Some(PathCount::MasqueradeIn));
-}
-
-#[test]
-fn an_expired_holder_gives_its_port_away() {
-    let mut model = Model::host(Mode::Takeover);
-    _ = outbound(&mut model, WEB_IFINDEX, 0, &mut build(Summary { source: WEB, ..udp_to(53) }, Kind::Udp, b""));
-    let mut frame = build(udp_to(53), Kind::Udp, b"");
-    _ = outbound(&mut model, CLIENT_IFINDEX, 100, &mut frame);
-    assert_eq!(read(&frame).source_port, 5000);
-    assert_eq!(model.flows.len(), 2, "the expired pair is gone whole");
 }
 
 #[test]

@@ -1,0 +1,32 @@
+//! Which published port a packet asks for, wherever it comes from.
+
+use crate::{
+    abi::{Published, PublishedKey},
+    parse::{Headers, Transport},
+    tables::Tables,
+};
+
+/// The published port that the packet asks for: on exactly this address, or on each of the host's.
+#[inline(always)]
+pub(super) fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Published> {
+    if !matches!(headers.transport, Transport::Tcp { .. } | Transport::Udp | Transport::Sctp) {
+        return None;
+    }
+    let key = &headers.key;
+    if key.destination == [0; 4] {
+        // "This host" (RFC 791, section 3.2); in the map it stands for all addresses.
+        return None;
+    }
+    let on = |address| PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
+    if let Some(published) = tables.published(&on(key.destination)) {
+        return Some(published);
+    }
+    let published = tables.published(&on([0; 4]))?;
+    tables.is_host_address(key.destination).then_some(published)
+}
+
+/// Whether the packet can be translated to the container's port: SCTP's checksum covers the ports.
+#[inline(always)]
+pub(super) fn is_translatable(headers: &Headers, published: &Published) -> bool {
+    headers.transport != Transport::Sctp || published.port == headers.key.destination_port
+}

@@ -1,0 +1,53 @@
+//! Containers that reach published ports by the host's address.
+
+use super::*;
+
+const ASKED: Summary = Summary { source: CLIENT, destination: Model::HOST, source_port: 5000, destination_port: 8080 };
+
+#[test]
+fn a_neighbour_is_reached_with_the_clients_address_and_answers_as_the_host() {
+    for kind in [Kind::Tcp(tcp::SYN), Kind::Udp] {
+        let mut model = Model::host(Mode::Takeover);
+        let mut frame = build(ASKED, kind, b"hello");
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+        assert_eq!(fate.path(), Some(PathCount::Hairpin));
+        let seen = read(&frame);
+        assert_eq!(seen, Summary { destination: WEB, destination_port: 80, ..ASKED });
+
+        let mut frame = build(reversed(seen), kind, b"hello");
+        let fate = outbound(&mut model, WEB_IFINDEX, 1, &mut frame);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: CLIENT_IFINDEX }));
+        assert_eq!(read(&frame), reversed(ASKED));
+    }
+}
+
+#[test]
+fn a_container_reaches_itself_and_sees_the_gateway() {
+    let mut model = Model::host(Mode::Sole);
+    let asked = Summary { source: WEB, ..ASKED };
+    let mut frame = build(asked, Kind::Udp, b"hello");
+    let fate = outbound(&mut model, WEB_IFINDEX, 1, &mut frame);
+    assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+    let seen = read(&frame);
+    assert_eq!(seen, Summary { source: Model::GATEWAY, destination: WEB, source_port: 5000, destination_port: 80 });
+
+    let mut frame = build(reversed(seen), Kind::Udp, b"hello");
+    let fate = outbound(&mut model, WEB_IFINDEX, 1, &mut frame);
+    assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+    assert_eq!(read(&frame), reversed(asked));
+}
+
+#[test]
+fn what_isnt_published_is_the_hosts() {
+    let mut model = Model::host(Mode::Sole);
+    let mut frame = build(Summary { destination_port: 8081, ..ASKED }, Kind::Udp, b"");
+    assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame).path(), Some(PathCount::ContainerToHost));
+}
+
+#[test]
+fn a_foreign_source_gets_no_hairpin() {
+    let mut model = Model::host(Mode::Sole);
+    let mut frame = build(ASKED, Kind::Udp, b"");
+    assert_eq!(outbound(&mut model, WEB_IFINDEX, 1, &mut frame).drop_reason(), Some(DropReason::ForeignSource));
+}
