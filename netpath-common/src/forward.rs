@@ -64,11 +64,19 @@ impl Fate {
     const INTO_CONTAINER: u64 = 3;
     const OUT_OF_UPLINK: u64 = 4;
     const OUT: u64 = 5;
+    const ANSWERED: u64 = 6;
 
     /// The packet is dropped.
     #[inline(always)]
     pub const fn dropped(reason: DropReason) -> Self {
         Self::pack(Self::DROPPED, reason as u32, 0)
+    }
+
+    /// The packet is dropped, and what lies in its place now is an answer to its sender, the container behind the veth
+    /// `ifindex`.
+    #[inline(always)]
+    pub const fn answered(reason: DropReason, ifindex: u32) -> Self {
+        Self::pack(Self::ANSWERED, reason as u32, ifindex)
     }
 
     /// The packet goes on.
@@ -90,14 +98,21 @@ impl Fate {
         self.0 != Self::UNDECIDED.0
     }
 
-    /// Where the packet goes; `None` when it is dropped.
+    /// Whether the packet is dropped and its sender answered; then [`Self::forward`] says where the answer goes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_answered(self) -> bool {
+        self.0 & 0xff == Self::ANSWERED
+    }
+
+    /// Where the packet, or the answer to it, goes; `None` when it is dropped.
     #[inline(always)]
     #[must_use]
     pub const fn forward(self) -> Option<Forward> {
         let ifindex = (self.0 >> 32) as u32;
         match self.0 & 0xff {
             Self::KERNEL => Some(Forward::Kernel),
-            Self::INTO_CONTAINER => Some(Forward::IntoContainer { ifindex }),
+            Self::INTO_CONTAINER | Self::ANSWERED => Some(Forward::IntoContainer { ifindex }),
             Self::OUT_OF_UPLINK => Some(Forward::OutOfUplink { ifindex }),
             Self::OUT => Some(Forward::Out { ifindex }),
             _ => None,
@@ -114,14 +129,14 @@ impl Fate {
     /// The reason for which the packet is dropped, if it is.
     #[must_use]
     pub fn drop_reason(self) -> Option<DropReason> {
-        let is_dropped = self.0 & 0xff == Self::DROPPED;
+        let is_dropped = self.0 & 0xff == Self::DROPPED || self.is_answered();
         DropReason::ALL.get(self.counter() as usize).copied().filter(|_| is_dropped)
     }
 
     /// The way the packet took, unless it is dropped.
     #[must_use]
     pub fn path(self) -> Option<PathCount> {
-        PathCount::ALL.get(self.counter() as usize).copied().filter(|_| self.forward().is_some())
+        PathCount::ALL.get(self.counter() as usize).copied().filter(|_| self.forward().is_some() && !self.is_answered())
     }
 
     #[inline(always)]

@@ -55,6 +55,13 @@ pub trait Packet {
     /// [`DropReason::RewriteFailed`] past the end.
     fn write_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), DropReason>;
 
+    /// Makes the frame this long: cuts it off, or adds bytes of no meaning.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::RewriteFailed`] when the buffer can't.
+    fn resize(&mut self, len: u32) -> Result<(), DropReason>;
+
     /// Adds to the TCP or UDP checksum at an offset what changed in the addresses (seen through the pseudo-header) and
     /// in the transport header. Comes after all other writes: it may invalidate what the verifier knows of the packet.
     ///
@@ -111,6 +118,12 @@ impl Packet for &mut [u8] {
         for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
             *bytes = word.to_ne_bytes();
         }
+        Ok(())
+    }
+
+    fn resize(&mut self, len: u32) -> Result<(), DropReason> {
+        let frame = core::mem::take(self).split_at_mut_checked(len as usize);
+        *self = frame.ok_or(DropReason::RewriteFailed)?.0;
         Ok(())
     }
 

@@ -86,6 +86,15 @@ pub trait Tables {
     /// The key exists, or the table is full.
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError>;
 
+    /// Remembers the key of a new flow, at the place that a hash of it gives.
+    fn remember_recent(&mut self, hash: u32, key: &FlowKey);
+
+    /// The key at a place; it may be that of a flow long gone.
+    fn recent(&self, hash: u32) -> Option<FlowKey>;
+
+    /// Whether netpath may answer one more packet by itself now: answers are few, whatever comes.
+    fn may_answer(&mut self, now_ns: u64) -> bool;
+
     /// Removes a flow; nothing happens when it isn't there.
     fn remove_flow(&mut self, key: &FlowKey);
 

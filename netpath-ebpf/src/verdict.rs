@@ -18,7 +18,12 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
         counters::dropped(fate.counter());
         return TC_ACT_SHOT;
     };
-    counters::took(fate.counter(), packet.len());
+    if fate.is_answered() {
+        counters::dropped(fate.counter());
+        counters::took(PathCount::Answered as u32, packet.len());
+    } else {
+        counters::took(fate.counter(), packet.len());
+    }
     match forward {
         Forward::Kernel => TC_ACT_OK,
         Forward::IntoContainer { ifindex } => {

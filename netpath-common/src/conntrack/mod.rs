@@ -4,6 +4,7 @@
 //! both directions have shown ([`state`]); how long it may be silent follows from that. What turns a TCP connection (SYN,
 //! FIN, RST) is in [`tcp`]; all other packets only move [`Flow::sequence_end`] and [`Flow::acknowledged`] on.
 
+mod evict;
 mod open;
 pub mod state;
 mod tcp;

@@ -2,13 +2,18 @@
 //!
 //! The reply entry is inserted first and only if it isn't there (`BPF_NOEXIST`): that one operation makes the mapping
 //! unique, whatever other CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
-//! many destinations. A clash with a pair that has expired takes its place.
+//! many destinations. A clash with a pair that has expired takes its place; when no port is free, so does one with a pair
+//! that is expendable and silent.
 
-use super::{end, has_ended};
+use super::{
+    end,
+    evict::{make_room, take_over},
+    has_ended,
+};
 use crate::{
     abi::{Direction, Flow, FlowKey, FlowKind, PathCount},
     drop::DropReason,
-    nat::port::{Candidates, is_reserved},
+    nat::port::{Candidates, ROUNDS_MAX, is_reserved},
     parse::Headers,
     tables::{Arrival, InsertError, Tables},
     wire::checksum::Checksum,
@@ -40,6 +45,16 @@ pub struct NewFlow {
     pub reply: Way,
 }
 
+impl NewFlow {
+    /// A flow whose packets with this key leave as they are; nothing else is known of it so far.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(kind: FlowKind, key: &FlowKey) -> Self {
+        const NOWHERE: Way = Way { hop: 0, hop_generation: 0, ingress_ifindex: 0 };
+        Self { kind, network: 0, translated: *key, original: NOWHERE, reply: NOWHERE }
+    }
+}
+
 /// Opens a flow for the packet with these headers.
 ///
 /// # Errors
@@ -52,20 +67,47 @@ pub fn open<T: Tables>(
     new: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<(), DropReason> {
-    let hides_source = new.translated.source != headers.key.source;
-    let mut candidates = Candidates::new(tables.config(), &new.translated);
-    while let Some(port) = candidates.next() {
-        new.translated.source_port = port.to_be_bytes();
-        if hides_source && is_reserved(tables, &new.translated, arrival.now_ns) {
-            continue;
+    let mut candidates = Candidates::new(tables.config(), &headers.key);
+    let hash = candidates.hash();
+    let mut failure = DropReason::PortsExhausted;
+    let mut round = 0;
+    while round < ROUNDS_MAX {
+        // The flow's own port comes first, whoever holds it: that may be a pair that has ended.
+        if round == 0 || candidates.find_free(tables, &mut new.translated) {
+            match try_port(tables, headers, new, arrival) {
+                Ok(()) => {
+                    tables.remember_recent(hash, &headers.key);
+                    return Ok(());
+                }
+                Err(InsertError::Exists) => {}
+                Err(InsertError::Full) => {
+                    failure = DropReason::FlowTableFull;
+                    break;
+                }
+            }
         }
-        match reserve(tables, &headers.key, new, arrival.now_ns) {
-            Ok(()) => return insert_original(tables, headers, new, arrival.now_ns),
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
-        }
+        round += 1;
     }
-    Err(DropReason::PortsExhausted)
+    let is_rescued = match failure {
+        DropReason::FlowTableFull => make_room(tables, hash, arrival.now_ns),
+        _ => candidates.may_change() && take_over(tables, &mut candidates, new, arrival.now_ns),
+    };
+    if !is_rescued || try_port(tables, headers, new, arrival).is_err() {
+        return Err(failure);
+    }
+    tables.remember_recent(hash, &headers.key);
+    Ok(())
+}
+
+/// Opens the flow with the source port that it has been given.
+#[inline(always)]
+fn try_port<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, arrival: &Arrival) -> Result<(), InsertError> {
+    let hides_source = new.translated.source != headers.key.source;
+    if hides_source && is_reserved(tables, &new.translated, arrival.now_ns) {
+        return Err(InsertError::Exists);
+    }
+    reserve(tables, &headers.key, new, arrival.now_ns)?;
+    insert_original(tables, headers, new, arrival.now_ns)
 }
 
 /// Inserts the reply entry, in the place of a pair that has ended if one holds the key.
@@ -85,7 +127,12 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
 /// Inserts the entry of the opening packet's direction; when another CPU has opened the same flow meanwhile, its mapping
 /// holds and the reservation is given back.
 #[inline(never)]
-fn insert_original<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, now_ns: u64) -> Result<(), DropReason> {
+fn insert_original<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    new: &NewFlow,
+    now_ns: u64,
+) -> Result<(), InsertError> {
     // What the packet shows is noted when it is carried.
     let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, now_ns);
     match tables.insert_flow(&headers.key, &original) {
@@ -95,10 +142,7 @@ fn insert_original<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, 
         }
         Err(error) => {
             tables.remove_flow(&new.translated.reversed());
-            match error {
-                InsertError::Exists => Ok(()),
-                InsertError::Full => Err(DropReason::FlowTableFull),
-            }
+            if error == InsertError::Exists { Ok(()) } else { Err(error) }
         }
     }
 }

@@ -48,11 +48,17 @@ pub struct Model {
     pub timeouts: HashMap<PairState, u32>,
     /// Ports that no flow is translated to.
     pub reserved_ports: BTreeSet<u16>,
+    /// Keys of new flows.
+    pub recent: [Option<FlowKey>; Self::RECENT],
+    /// When a packet was last answered.
+    pub answered_ns: Option<u64>,
     /// Packets by way.
     pub counts: BTreeMap<u32, u64>,
 }
 
 impl Model {
+    /// Places for the keys of new flows.
+    pub const RECENT: usize = 64;
     /// The uplink's interface.
     pub const UPLINK: u32 = 2;
     /// The bridge's interface.
@@ -98,6 +104,8 @@ impl Model {
             sockets: HashSet::new(),
             timeouts: HashMap::new(),
             reserved_ports: BTreeSet::new(),
+            recent: [None; Self::RECENT],
+            answered_ns: None,
             counts: BTreeMap::new(),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
@@ -193,6 +201,20 @@ impl Tables for Model {
         }
         self.flows.insert(*key, *flow);
         Ok(())
+    }
+
+    fn remember_recent(&mut self, hash: u32, key: &FlowKey) {
+        self.recent[hash as usize % Self::RECENT] = Some(*key);
+    }
+
+    fn recent(&self, hash: u32) -> Option<FlowKey> {
+        self.recent[hash as usize % Self::RECENT]
+    }
+
+    fn may_answer(&mut self, now_ns: u64) -> bool {
+        let may = self.answered_ns != Some(now_ns);
+        self.answered_ns = Some(now_ns);
+        may
     }
 
     fn remove_flow(&mut self, key: &FlowKey) {

@@ -10,6 +10,7 @@ use crate::{
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
+    nat::answer::prohibited,
     packet::Packet,
     parse::{Headers, Transport},
     tables::{Arrival, Route, RouteQuery, Tables},
@@ -43,12 +44,41 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
         return fate;
     }
     if let Some(published) = published(tables, headers) {
-        return hairpin(tables, headers, &published, arrival);
+        let fate = hairpin(tables, headers, &published, arrival);
+        return answer(packet, tables, headers, arrival, fate);
     }
     if tables.is_host_address(headers.key.destination) {
         return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }
-    masquerade(tables, headers, arrival)
+    let fate = masquerade(tables, headers, arrival);
+    answer(packet, tables, headers, arrival, fate)
+}
+
+/// Tells the container when its flow can't be opened, so that it doesn't wait for nothing.
+#[inline(always)]
+fn answer<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+    fate: Fate,
+) -> Fate {
+    const REFUSED: [Fate; 2] = [Fate::dropped(DropReason::PortsExhausted), Fate::dropped(DropReason::FlowTableFull)];
+    let reason = if fate == REFUSED[0] {
+        DropReason::PortsExhausted
+    } else if fate == REFUSED[1] {
+        DropReason::FlowTableFull
+    } else {
+        return fate;
+    };
+    let gateway = match tables.endpoint(headers.key.source) {
+        Some(source) if source.gateway != [0; 4] => source.gateway,
+        _ => return fate,
+    };
+    if !tables.may_answer(arrival.now_ns) || prohibited(packet, headers, gateway).is_err() {
+        return fate;
+    }
+    Fate::answered(reason, arrival.ifindex)
 }
 
 /// What stays on its network: other containers, groups.
@@ -116,35 +146,57 @@ fn try_hairpin<T: Tables>(
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
-    let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
-        return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
-    };
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    let Some(target) = tables.endpoint(published.address).filter(|_| is_translatable(headers, published)) else {
-        return leave(mode, PathCount::ContainerToHost, DropReason::HopGone).map(Some);
-    };
-    let mut translated = headers.key;
-    translated.destination = published.address;
-    translated.destination_port = published.port;
-    if target.ifindex == source.ifindex {
-        translated.source = source.gateway;
+    let mut new = NewFlow::to(FlowKind::Hairpin, &headers.key);
+    match describe_hairpin(tables, headers, published, arrival, &mut new) {
+        Hairpin::Described => {}
+        Hairpin::ForeignSource => return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some),
+        Hairpin::NoTarget => return leave(mode, PathCount::ContainerToHost, DropReason::HopGone).map(Some),
     }
-    let mut new = NewFlow {
-        kind: FlowKind::Hairpin,
-        network: target.network,
-        translated,
-        original: Way {
-            hop: target.hop,
-            hop_generation: generation(tables, target.hop),
-            ingress_ifindex: arrival.ifindex,
-        },
-        reply: Way { hop: source.hop, hop_generation: generation(tables, source.hop), ingress_ifindex: target.ifindex },
-    };
     end_leftover(tables, headers);
     open(tables, headers, &mut new, arrival)?;
     Ok(None)
+}
+
+/// Whether a hairpin flow can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hairpin {
+    /// It can, and is described.
+    Described,
+    /// The sender has another address.
+    ForeignSource,
+    /// There is no container behind the port, or it can't be reached by it.
+    NoTarget,
+}
+
+/// Fills in what the flow to a published port is to be. A function of its own for the sake of the BPF stack.
+#[inline(never)]
+fn describe_hairpin<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    published: &Published,
+    arrival: &Arrival,
+    new: &mut NewFlow,
+) -> Hairpin {
+    let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
+        return Hairpin::ForeignSource;
+    };
+    let Some(target) = tables.endpoint(published.address).filter(|_| is_translatable(headers, published)) else {
+        return Hairpin::NoTarget;
+    };
+    new.translated.destination = published.address;
+    new.translated.destination_port = published.port;
+    if target.ifindex == source.ifindex {
+        new.translated.source = source.gateway;
+    }
+    new.network = target.network;
+    new.original =
+        Way { hop: target.hop, hop_generation: generation(tables, target.hop), ingress_ifindex: arrival.ifindex };
+    new.reply =
+        Way { hop: source.hop, hop_generation: generation(tables, source.hop), ingress_ifindex: target.ifindex };
+    Hairpin::Described
 }
 
 /// Container to world: opens a flow behind one of the uplink's addresses. Undecided: the packet belongs to it now.

@@ -125,6 +125,8 @@ pub mod icmp {
     pub const LEN: usize = 8;
     /// Bytes of the quoted packet's transport header that an error holds at least.
     pub const QUOTE_MIN: usize = 8;
+    /// Code of [`UNREACHABLE`]: communication administratively prohibited (RFC 1812, section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
     /// Type: echo reply.
     pub const ECHO_REPLY: u8 = 0;
     /// Type: destination unreachable.

@@ -3,6 +3,7 @@
 //! [`KernelTables`] puts them together for the packet path. What userspace may resize (`FLOWS`, `ENDPOINTS`, ...) has its
 //! smallest useful size here; `docs/maps.md` has the sizes that the daemon gives them.
 
+pub(crate) mod answers;
 pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod endpoints;
@@ -12,6 +13,7 @@ pub(crate) mod handover;
 pub(crate) mod hops;
 pub(crate) mod host_addresses;
 pub(crate) mod published;
+pub(crate) mod recent;
 pub(crate) mod reserved_ports;
 pub(crate) mod scratch;
 pub(crate) mod timeouts;
@@ -78,6 +80,21 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
         flows::insert(key, flow)
+    }
+
+    #[inline(always)]
+    fn remember_recent(&mut self, hash: u32, key: &FlowKey) {
+        recent::remember(hash, key);
+    }
+
+    #[inline(always)]
+    fn recent(&self, hash: u32) -> Option<FlowKey> {
+        recent::get(hash)
+    }
+
+    #[inline(always)]
+    fn may_answer(&mut self, now_ns: u64) -> bool {
+        answers::may_answer(now_ns)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data},
     programs::TcContext,
 };
 use netpath_common::{
@@ -149,6 +149,13 @@ impl Packet for TcPacket<'_> {
     #[inline(always)]
     fn write_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), DropReason> {
         store!(self, at, words, [u32; N])
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Result<(), DropReason> {
+        // SAFETY: the context is the program's own. The helper pulls the data into the linear part.
+        let result = unsafe { bpf_skb_change_tail(self.context.skb.skb, len, 0) };
+        if result == 0 { Ok(()) } else { Err(DropReason::RewriteFailed) }
     }
 
     #[inline(always)]

@@ -74,6 +74,10 @@ impl Packet for XdpPacket<'_> {
         Err(DropReason::RewriteFailed)
     }
 
+    fn resize(&mut self, _len: u32) -> Result<(), DropReason> {
+        Err(DropReason::RewriteFailed)
+    }
+
     fn update_transport_checksum(
         &mut self,
         _at: usize,

@@ -151,10 +151,12 @@ impl Kernel {
         /// Size of `struct __sk_buff` and the place of its member `ifindex` (`include/uapi/linux/bpf.h`).
         const CONTEXT_LEN: usize = 192;
         const IFINDEX_AT: usize = 40;
+        /// An answer may be longer than what it answers.
+        const ANSWER_LEN_MAX: usize = 128;
 
         let mut context = [0; CONTEXT_LEN];
         context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        let mut out = vec![0; frame.len()];
+        let mut out = vec![0; frame.len().max(ANSWER_LEN_MAX)];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -163,6 +165,7 @@ impl Kernel {
         };
         let result = attach::classifier(&mut self.ebpf, program)?.test_run(options);
         let result = result.with_context(|| format!("can't run {program}"))?;
+        out.truncate(result.data_size_out as usize);
         Ok(TestRun { action: result.return_value, frame: out })
     }
 

@@ -13,6 +13,8 @@ use netpath_common::{
 
 const TO_BRIDGE: ([u8; 6], [u8; 6]) = (CLIENT_MAC, BRIDGE_MAC);
 const FROM_WEB: ([u8; 6], [u8; 6]) = (WEB_MAC, BRIDGE_MAC);
+/// The protocol's number (IANA).
+const ICMP: u8 = 1;
 const FROM_WIRE: ([u8; 6], [u8; 6]) = (REMOTE_MAC, HOST_MAC);
 
 #[test]
@@ -101,7 +103,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
             let address = std::net::Ipv4Addr::new(172, 17, 0, 10 + last);
             let opening = frame(TO_BRIDGE, tuple((address, 40_000), (FAR, 53)), Kind::Udp);
             let (action, sent) = host.at_container(host.client, &opening);
-            if action == SHOT {
+            if action == SHOT || sent[23] == ICMP {
                 refused += 1;
             } else {
                 assert!(ports.insert(read(&sent).source_port), "no port twice");
@@ -109,10 +111,17 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
         }
         assert_eq!((ports.len(), refused), (4, 1), "four ports in the range");
         let again = frame(TO_BRIDGE, tuple((CLIENT, 40_000), (FAR, 53)), Kind::Udp);
+        // Longer than the interval between two answers.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         host.assert_counted(
-            |host| assert_eq!(host.at_container(host.client, &again).0, SHOT),
+            |host| {
+                let (action, answer) = host.at_container(host.client, &again);
+                assert_eq!((action, answer.len()), (REDIRECT, 70));
+                assert_eq!((&answer[..6], &answer[6..12]), (CLIENT_MAC.as_slice(), BRIDGE_MAC.as_slice()));
+                assert_eq!((answer[23], &answer[34..36]), (ICMP, [3, 13].as_slice()), "administratively prohibited");
+            },
             &[DropReason::PortsExhausted],
-            &[],
+            &[PathCount::Answered],
         );
     });
 }

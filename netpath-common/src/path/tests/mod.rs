@@ -7,6 +7,7 @@ use proptest::prelude::*;
 mod hairpin;
 mod lifetimes;
 mod protocols;
+mod scarcity;
 mod tcp_states;
 
 use super::{from_container::from_container, from_wire::from_wire};
@@ -219,17 +220,6 @@ fn ports_of_host_sockets_published_ports_and_kernel_flows_are_not_given_to_conta
         let mut frame = build(udp_to(53), Kind::Udp, b"");
         assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame).path(), Some(PathCount::MasqueradeOut));
         assert_ne!(read(&frame).source_port, 5000, "{description}");
-    }
-}
-
-#[test]
-fn a_full_table_drops_and_counts_and_leaves_no_half() {
-    for flows_max in [0, 1] {
-        let mut model = Model::host(Mode::Takeover);
-        model.flows_max = flows_max;
-        let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
-        assert_eq!(fate.drop_reason(), Some(DropReason::FlowTableFull));
-        assert!(model.flows.is_empty());
     }
 }
 

@@ -1,0 +1,90 @@
+//! Making room in a full table: a new flow takes the place of one that is half open, closed or unanswered, never of one
+//! that is open.
+//!
+//! A hash map can't be searched from a packet. So the key of every new flow is also written into a table of recent keys,
+//! at a place that its hash gives; when the flow table is full, a few places of that are looked at. Under a flood of
+//! half-open connections nearly every place holds one of them.
+
+use super::{NewFlow, Shown, end, has_ended, is_silent, pair_state};
+use crate::{
+    abi::{Direction, FlowKey, PathCount},
+    nat::port::Candidates,
+    tables::Tables,
+};
+
+/// Places that are looked at: enough under a flood, when most are expendable; few, because each costs look-ups in the
+/// packet path and the verifier's patience.
+const LOOKS_MAX: u32 = 8;
+
+/// Ends one expendable flow. Gives whether there was one.
+#[inline(never)]
+pub(super) fn make_room<T: Tables>(tables: &mut T, hash: u32, now_ns: u64) -> bool {
+    let mut look = 0;
+    while look < LOOKS_MAX {
+        if let Some(key) = tables.recent(hash.wrapping_add(look))
+            && evict(tables, &key, now_ns, Spare::Nobody)
+        {
+            return true;
+        }
+        look += 1;
+    }
+    false
+}
+
+/// Whom an eviction leaves alone, though it is expendable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    /// Nobody.
+    Nobody,
+    /// Who was seen this very second: it may be in the middle of its handshake.
+    Fresh,
+}
+
+/// Ends the flow with this key if it is expendable.
+#[inline(never)]
+fn evict<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64, spare: Spare) -> bool {
+    let Some(entry) = tables.flow(key) else { return false };
+    if spare == Spare::Fresh && !is_silent(&tables.load(entry), now_ns) {
+        return false;
+    }
+    if !has_ended(tables, entry, key.protocol, now_ns) && !is_expendable(tables, entry, key.protocol) {
+        return false;
+    }
+    end(tables, key, entry);
+    tables.count(PathCount::FlowsEvicted, 0);
+    true
+}
+
+/// Ends the holder of a port that a new flow would have liked, when none is free: the first that is expendable, and not
+/// somebody's handshake of this very second. The new flow then has this port.
+#[inline(never)]
+pub(super) fn take_over<T: Tables>(
+    tables: &mut T,
+    candidates: &mut Candidates,
+    new: &mut NewFlow,
+    now_ns: u64,
+) -> bool {
+    let mut look = 0;
+    while look < LOOKS_MAX {
+        new.translated.source_port = candidates.next();
+        let key = new.translated.reversed();
+        if evict(tables, &key, now_ns, Spare::Fresh) {
+            return true;
+        }
+        look += 1;
+    }
+    false
+}
+
+/// Whether a flow is half open, closed or unanswered.
+#[inline(always)]
+fn is_expendable<T: Tables>(tables: &T, entry: T::Entry, protocol: u8) -> bool {
+    let flow = tables.load(entry);
+    let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return true };
+    let (own, other) = (Shown::of(&flow), Shown::of(&tables.load(other)));
+    let state = match flow.direction() {
+        Direction::Original => pair_state(protocol, &own, &other),
+        Direction::Reply => pair_state(protocol, &other, &own),
+    };
+    state.is_expendable()
+}

@@ -1,0 +1,153 @@
+//! When the table is full, or no port is left.
+
+use super::*;
+use crate::conntrack::PairState;
+
+#[test]
+fn a_full_table_drops_and_counts_and_leaves_no_half() {
+    for flows_max in [0, 1] {
+        let mut model = Model::host(Mode::Takeover);
+        model.flows_max = flows_max;
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
+        assert_eq!(fate.drop_reason(), Some(DropReason::FlowTableFull));
+        assert!(model.flows.is_empty());
+    }
+}
+
+fn from_port(source_port: u16) -> Summary {
+    Summary { source_port, ..udp_to(53) }
+}
+
+fn answer_to(summary: Summary) -> Summary {
+    Summary { destination: Model::HOST, ..reversed(summary) }
+}
+
+#[test]
+fn a_flood_of_unanswered_flows_makes_room_for_itself_and_open_ones_stay() {
+    let mut model = Model::host(Mode::Takeover);
+    model.flows_max = 64;
+    let open: Vec<_> = (1..=8).map(from_port).collect();
+    for flow in &open {
+        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(*flow, Kind::Udp, b""));
+        _ = inbound(&mut model, 1, &mut build(answer_to(*flow), Kind::Udp, b""));
+    }
+    let mut refused = 0;
+    for port in 1000..2000 {
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(from_port(port), Kind::Udp, b""));
+        refused += u32::from(fate.drop_reason().is_some());
+    }
+    for flow in &open {
+        let fate = inbound(&mut model, 1, &mut build(answer_to(*flow), Kind::Udp, b""));
+        assert_eq!(fate.path(), Some(PathCount::MasqueradeIn), "an answered flow is never pushed out");
+    }
+    assert!(refused < 100, "of 1000 flows {refused} found no room");
+    assert!(model.counted(PathCount::FlowsEvicted) > 800);
+}
+
+#[test]
+fn a_table_full_of_open_flows_takes_no_more_and_says_so() {
+    let mut model = Model::host(Mode::Takeover);
+    model.flows_max = 16;
+    for flow in (1..=8).map(from_port) {
+        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(flow, Kind::Udp, b""));
+        _ = inbound(&mut model, 1, &mut build(answer_to(flow), Kind::Udp, b""));
+    }
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(from_port(9), Kind::Udp, b""));
+    assert_eq!(fate.drop_reason(), Some(DropReason::FlowTableFull));
+    assert_eq!(model.flows.len(), 16);
+}
+
+/// A model with ports 40000 to 40003, and all of them taken by flows to one destination.
+fn exhausted(is_answered: bool) -> Model {
+    let mut model = Model::host(Mode::Takeover);
+    (model.config.port_first, model.config.port_last) = (40_000, 40_003);
+    for (index, port) in (40_000..=40_003).enumerate() {
+        let address = [172, 17, 1, index as u8];
+        model.add_endpoint(address, 100 + index as u32);
+        let flow = Summary { source: address, ..from_port(port) };
+        let fate = outbound(&mut model, 100 + index as u32, 1, &mut build(flow, Kind::Udp, b""));
+        assert_eq!(fate.path(), Some(PathCount::MasqueradeOut));
+        if is_answered {
+            let answer = Summary { source: FAR, destination: Model::HOST, source_port: 53, destination_port: port };
+            _ = inbound(&mut model, 1, &mut build(answer, Kind::Udp, b""));
+        }
+    }
+    model
+}
+
+#[test]
+fn without_a_free_port_the_sender_is_told() {
+    let mut model = exhausted(true);
+    let mut frame = build(from_port(40_001), Kind::Udp, b"a payload long enough to be cut off by the answer");
+    let sent = frame.clone();
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 2, &mut frame);
+    assert_eq!(fate.drop_reason(), Some(DropReason::PortsExhausted));
+    assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: CLIENT_IFINDEX }));
+
+    let answer = &frame[..70];
+    let packet = SlicedPacket::from_ethernet(answer).unwrap();
+    let Some(NetSlice::Ipv4(ipv4)) = &packet.net else { panic!("not IPv4") };
+    let header = ipv4.header().to_header();
+    assert_eq!((header.source, header.destination), (Model::GATEWAY, CLIENT));
+    assert_eq!(header.header_checksum, header.calc_header_checksum());
+    let Some(TransportSlice::Icmpv4(icmp)) = &packet.transport else { panic!("not ICMP") };
+    assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 13));
+    assert_eq!(icmp.checksum(), icmp.icmp_type().calc_checksum(icmp.payload()));
+    assert_eq!(icmp.payload(), &sent[14..42], "what it quotes");
+    assert_eq!((&answer[..6], &answer[6..12]), (&sent[6..12], &sent[..6]), "Ethernet addresses");
+
+    let mut another = build(from_port(40_002), Kind::Udp, b"a payload long enough to be cut off by the answer");
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 2, &mut another);
+    assert!(!fate.is_answered() && fate.drop_reason() == Some(DropReason::PortsExhausted), "answers are few");
+}
+
+#[test]
+fn an_unanswered_flow_gives_its_port_away_when_none_is_free() {
+    let mut model = exhausted(false);
+    let mut frame = build(from_port(40_001), Kind::Udp, b"");
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 3, &mut frame);
+    assert_eq!(fate.path(), Some(PathCount::MasqueradeOut));
+    assert!((40_000..=40_003).contains(&read(&frame).source_port));
+    assert_eq!(model.counted(PathCount::FlowsEvicted), 1);
+    assert_eq!(model.flows.len(), 8, "no half stays behind");
+}
+
+#[test]
+fn a_flow_of_this_very_second_keeps_its_port() {
+    let mut model = exhausted(false);
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(from_port(40_001), Kind::Udp, b""));
+    assert_eq!(fate.drop_reason(), Some(DropReason::PortsExhausted));
+}
+
+#[test]
+fn a_range_is_used_to_the_last_port_without_a_duplicate() {
+    let mut model = Model::host(Mode::Sole);
+    let (first, last) = (20_000_u16, 20_999);
+    (model.config.port_first, model.config.port_last) = (first, last);
+    model.flows_max = 8192;
+    let mut taken = std::collections::BTreeSet::new();
+    let mut opened_at = Vec::new();
+    for index in 0..3000_u32 {
+        let [_, _, high, low] = index.to_be_bytes();
+        let address = [172, 17, 2 + high, low];
+        model.add_endpoint(address, 100 + index);
+        let flow = Summary { source: address, ..from_port(5353) };
+        let mut frame = build(flow, Kind::Udp, b"");
+        let fate = outbound(&mut model, 100 + index, 1, &mut frame);
+        if fate.path() == Some(PathCount::MasqueradeOut) {
+            assert!(taken.insert(read(&frame).source_port), "two flows share a port");
+            opened_at.push(index);
+        }
+    }
+    // Its own port, outside the range, and those of the range.
+    assert!(taken.contains(&5353) && taken.iter().all(|port| *port == 5353 || (first..=last).contains(port)));
+    assert!(taken.len() > 990, "{} ports of 1000 were found", taken.len());
+    let at_90_percent = opened_at.iter().position(|index| *index > 910).unwrap_or(0);
+    assert!(at_90_percent >= 890, "up to 90 % hardly a flow is refused: {at_90_percent}");
+}
+
+#[test]
+fn expendable_states_are_those_that_nobody_waits_in() {
+    assert!(PairState::SynSent.is_expendable() && PairState::TimeWait.is_expendable());
+    assert!(!PairState::Established.is_expendable() && !PairState::UdpReplied.is_expendable());
+}
