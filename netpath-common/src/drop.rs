@@ -43,6 +43,8 @@ counted! {
     OtherNetwork = 15, "other_network";
     /// The next hop of a flow is gone.
     HopGone = 16, "hop_gone";
+    /// A fragment that overlaps with one that has come.
+    FragmentOverlap = 17, "fragment_overlap";
 }
 
 impl DropReason {

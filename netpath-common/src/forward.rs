@@ -65,6 +65,7 @@ impl Fate {
     const OUT_OF_UPLINK: u64 = 4;
     const OUT: u64 = 5;
     const ANSWERED: u64 = 6;
+    const HELD: u64 = 7;
 
     /// The packet is dropped.
     #[inline(always)]
@@ -77,6 +78,12 @@ impl Fate {
     #[inline(always)]
     pub const fn answered(reason: DropReason, ifindex: u32) -> Self {
         Self::pack(Self::ANSWERED, reason as u32, ifindex)
+    }
+
+    /// The fragment has overtaken its first: it is to be held until that comes, and looked at then.
+    #[inline(always)]
+    pub const fn held() -> Self {
+        Self::pack(Self::HELD, PathCount::FragmentHeld as u32, 0)
     }
 
     /// The packet goes on.
@@ -105,7 +112,14 @@ impl Fate {
         self.0 & 0xff == Self::ANSWERED
     }
 
-    /// Where the packet, or the answer to it, goes; `None` when it is dropped.
+    /// Whether the fragment is to be held.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        self.0 & 0xff == Self::HELD
+    }
+
+    /// Where the packet, or the answer to it, goes; `None` when it is dropped or held.
     #[inline(always)]
     #[must_use]
     pub const fn forward(self) -> Option<Forward> {

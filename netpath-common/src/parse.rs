@@ -44,6 +44,8 @@ pub enum Transport {
     Sctp,
     /// Another protocol: addresses are all that is known of it.
     Other,
+    /// A later fragment whose ports are known from its first.
+    Fragment,
     /// A later fragment: the ports are elsewhere.
     Unknown,
 }
@@ -67,6 +69,10 @@ pub struct Headers {
     pub identification: [u8; 2],
     /// Which part of a datagram.
     pub fragment: Fragment,
+    /// Where in the datagram it begins, in units of eight bytes.
+    pub fragment_offset: u16,
+    /// Whether parts follow it.
+    pub more_fragments: bool,
     /// Whether the packet may be fragmented on its way.
     pub may_fragment: bool,
     /// What it carries.
@@ -131,6 +137,11 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
         return Err(DropReason::MalformedIpv4);
     }
     let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
+    if u32::from(fragment & ipv4::OFFSET) * 8 + total_len - header_len as u32 > ipv4::DATAGRAM_MAX
+        && fragment & (ipv4::OFFSET | ipv4::MORE_FRAGMENTS) != 0
+    {
+        return Err(DropReason::MalformedIpv4);
+    }
     Ok(Headers {
         key: FlowKey { source, destination, source_port: [0; 2], destination_port: [0; 2], protocol, reserved: [0; 3] },
         transport_at: AT + header_len,
@@ -146,6 +157,8 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
         } else {
             Fragment::Whole
         },
+        fragment_offset: fragment & ipv4::OFFSET,
+        more_fragments: fragment & ipv4::MORE_FRAGMENTS != 0,
         may_fragment: fragment & ipv4::DONT_FRAGMENT == 0,
         transport: Transport::Unknown,
         total_len,
@@ -272,6 +285,8 @@ impl Headers {
         checksum: [0; 2],
         identification: [0; 2],
         fragment: Fragment::Whole,
+        fragment_offset: 0,
+        more_fragments: false,
         may_fragment: false,
         transport: Transport::Unknown,
         total_len: 0,

@@ -8,6 +8,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "the attribute macros hand the context over by value")]
 
 mod collect;
+mod held;
 mod kernel;
 mod maps;
 mod packet;
@@ -54,7 +55,12 @@ fn np_uplink(context: TcContext) -> i32 {
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
-    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &clock::arrival(&context));
+    let arrival = clock::arrival(&context);
+    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &arrival);
+    if fate.is_held() {
+        return verdict::held(&packet, held::hold(&context, headers, arrival.now_ns) != 0);
+    }
+    held::release(&context, headers, arrival.now_ns);
     verdict::tc(&packet, fate)
 }
 

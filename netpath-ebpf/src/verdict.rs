@@ -35,6 +35,17 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
     }
 }
 
+/// The action for a fragment that was to be held: its buffer isn't needed any more.
+#[inline(always)]
+pub(crate) fn held(packet: &TcPacket<'_>, is_held: bool) -> i32 {
+    if is_held {
+        counters::took(PathCount::FragmentHeld as u32, packet.len());
+    } else {
+        counters::dropped(DropReason::FragmentUnknown as u32);
+    }
+    TC_ACT_SHOT
+}
+
 /// The action for a packet that the packet path doesn't look at.
 #[inline(always)]
 pub(crate) fn not_ours(packet: &TcPacket<'_>) -> i32 {

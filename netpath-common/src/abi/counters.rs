@@ -49,6 +49,8 @@ counted! {
     FlowsEvicted = 14, "flows_evicted";
     /// ICMP errors that netpath itself sent to a container.
     Answered = 15, "answered";
+    /// Fragments that overtook their first and were held until it came, or in vain.
+    FragmentHeld = 16, "fragment_held";
 }
 
 impl PathCount {

@@ -213,8 +213,38 @@ abi! {
 }
 
 abi! {
-    /// The ports that only the first fragment carries.
-    pub struct FragmentPorts[16] {
+    /// A place for a fragment that overtook the first of its datagram.
+    #[derive(Hash)]
+    pub struct HeldKey[16] {
+        /// The datagram.
+        pub datagram: FragmentKey,
+        /// Which of the datagram's places.
+        pub place: u32,
+    }
+}
+
+abi! {
+    /// A fragment that waits for the first of its datagram.
+    pub struct HeldFragment[2064] {
+        /// When it came, in nanoseconds of the monotonic clock.
+        pub seen_ns: u64,
+        /// Bytes of the frame.
+        pub len: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// The frame.
+        pub bytes: [u8; HeldFragment::LEN_MAX],
+    }
+}
+
+impl HeldFragment {
+    /// The longest frame that is held: more than an Ethernet frame of the usual size.
+    pub const LEN_MAX: usize = 2048;
+}
+
+abi! {
+    /// What is known of a fragmented datagram: the ports that only its first fragment carries, and which parts have come.
+    pub struct FragmentPorts[32] {
         /// When the first fragment came, in nanoseconds of the monotonic clock.
         pub seen_ns: u64,
         /// Source port, or the identifier of an echo request.
@@ -223,5 +253,8 @@ abi! {
         pub destination_port: Port,
         /// Zero.
         pub reserved: u32,
+        /// Parts that have come: the first unit of eight bytes in the upper half, the one after the last in the lower;
+        /// 0: no part.
+        pub parts: [u32; 4],
     }
 }

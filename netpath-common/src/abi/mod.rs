@@ -15,7 +15,7 @@ pub mod uplink;
 pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};
 pub use endpoint::{Endpoint, Hop, HopKind};
-pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, Seen};
+pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, Seen};
 pub use published::{Published, PublishedKey};
 pub use uplink::{Uplink, UplinkAddress};
 

@@ -57,7 +57,12 @@ pub fn transport_header(packet: &mut impl Packet, headers: &Headers, flow: &Flow
         Transport::Tcp { .. } => ports(packet, headers, flow, at + tcp::CHECKSUM, ZeroChecksum::IsValue),
         Transport::Udp => ports(packet, headers, flow, at + udp::CHECKSUM, ZeroChecksum::IsNone),
         Transport::EchoRequest | Transport::EchoReply => echo(packet, headers, flow),
-        Transport::IcmpError | Transport::IcmpOther | Transport::Sctp | Transport::Other | Transport::Unknown => Ok(()),
+        Transport::IcmpError
+        | Transport::IcmpOther
+        | Transport::Sctp
+        | Transport::Other
+        | Transport::Fragment
+        | Transport::Unknown => Ok(()),
     }
 }
 

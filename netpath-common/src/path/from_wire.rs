@@ -37,6 +37,9 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
             return fate;
         }
     }
+    if headers.transport == Transport::Unknown && tables.is_host_address(headers.key.destination) {
+        return Fate::held();
+    }
     Fate::from(try_unknown(tables, headers, arrival))
 }
 

@@ -5,16 +5,20 @@
 //! belongs to the kernel, or is dropped with its reason.
 
 pub mod early;
+mod fragments;
 pub mod from_container;
 pub mod from_host;
 pub mod from_wire;
 mod icmp_error;
 mod published;
+
+pub use fragments::FRAGMENT_NS;
+
 #[cfg(test)]
 mod tests;
 
 use crate::{
-    abi::{Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
+    abi::{Direction, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
     forward::{self, Fate, Verdict},
@@ -24,10 +28,6 @@ use crate::{
     tables::{Arrival, Tables},
     wire::tcp,
 };
-
-/// How long the ports of a fragmented datagram are remembered: the reassembly timeout of RFC 791 as Linux has it
-/// (net.ipv4.ipfrag_time).
-const FRAGMENT_NS: u64 = 30 * conntrack::state::SECOND_NS;
 
 /// What to do with a packet that netpath can't carry: in takeover the kernel does, in sole mode nobody may.
 ///
@@ -39,46 +39,6 @@ fn leave(mode: Mode, path: PathCount, reason: DropReason) -> Result<Verdict, Dro
     match mode {
         Mode::Takeover => Ok(Verdict::kernel(path)),
         Mode::Sole => Err(reason),
-    }
-}
-
-/// Gives a later fragment the ports of its datagram, and remembers those of a first one.
-#[inline(always)]
-fn resolve_fragment<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: &Arrival) {
-    if headers.fragment == Fragment::Whole {
-        return;
-    }
-    resolve_fragment_slowly(tables, headers, arrival);
-}
-
-#[inline(never)]
-fn resolve_fragment_slowly<T: Tables>(tables: &mut T, headers: &mut Headers, arrival: &Arrival) {
-    let key = FragmentKey {
-        source: headers.key.source,
-        destination: headers.key.destination,
-        identification: headers.identification,
-        protocol: headers.key.protocol,
-        reserved: 0,
-    };
-    match headers.fragment {
-        Fragment::Whole => {}
-        Fragment::First => {
-            let ports = FragmentPorts {
-                seen_ns: arrival.now_ns,
-                source_port: headers.key.source_port,
-                destination_port: headers.key.destination_port,
-                reserved: 0,
-            };
-            tables.remember_fragment(&key, &ports);
-        }
-        Fragment::Later => {
-            if let Some(ports) = tables.fragment_ports(&key)
-                && arrival.now_ns.saturating_sub(ports.seen_ns) < FRAGMENT_NS
-            {
-                headers.key.source_port = ports.source_port;
-                headers.key.destination_port = ports.destination_port;
-            }
-        }
     }
 }
 
@@ -100,7 +60,11 @@ fn with_flow<P: Packet, T: Tables>(
         Ok(NetworkLayer::Other) => return Fate::forwarded(Verdict::kernel(PathCount::ToKernel)),
         Err(reason) => return Fate::dropped(reason),
     }
-    resolve_fragment(tables, headers, arrival);
+    if headers.fragment != Fragment::Whole
+        && let Err(reason) = fragments::resolve(tables, headers, arrival)
+    {
+        return Fate::dropped(reason);
+    }
     let fate = known_flow(packet, tables, headers, arrival);
     if fate.is_decided() {
         return fate;
@@ -258,7 +222,7 @@ fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> 
                 return Err(DropReason::NoFlow);
             }
         }
-        Transport::Unknown => {
+        Transport::Fragment | Transport::Unknown => {
             return leave(mode, PathCount::ToKernel, DropReason::FragmentUnknown).map(Some);
         }
         Transport::Tcp { .. }

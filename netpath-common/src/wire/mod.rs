@@ -45,6 +45,8 @@ pub mod ipv4 {
     pub const DESTINATION: usize = 16;
     /// Bytes of the header without options.
     pub const LEN: usize = 20;
+    /// Bytes that a datagram can have behind its header, however it was fragmented.
+    pub const DATAGRAM_MAX: u32 = 65_535 - LEN as u32;
     /// In [`FRAGMENT`], host order: don't fragment.
     pub const DONT_FRAGMENT: u16 = 0x4000;
     /// In [`FRAGMENT`], host order: more fragments follow.

@@ -10,6 +10,7 @@ pub(crate) mod endpoints;
 pub(crate) mod flows;
 pub(crate) mod fragments;
 pub(crate) mod handover;
+pub(crate) mod held;
 pub(crate) mod hops;
 pub(crate) mod host_addresses;
 pub(crate) mod published;
