@@ -43,6 +43,12 @@ counted! {
     FlowsOpened = 11, "flows_opened";
     /// Flows deleted by the collector.
     FlowsCollected = 12, "flows_collected";
+    /// Flows removed by an operator.
+    FlowsRemoved = 13, "flows_removed";
+    /// Flows that had ended and whose mapping a new flow took before the collector came.
+    FlowsEvicted = 14, "flows_evicted";
+    /// Events of flows that a listener missed because the ring buffer was full.
+    EventsLost = 15, "events_lost";
 }
 
 impl PathCount {

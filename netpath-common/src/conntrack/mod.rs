@@ -3,6 +3,7 @@
 //! Each direction writes only its own entry, so two CPUs never contend for one. What a flow is doing follows from what
 //! both directions have shown ([`state`]); how long it may be silent follows from that.
 
+mod announce;
 mod open;
 pub mod state;
 
@@ -10,7 +11,7 @@ pub use open::{NewFlow, Way, open};
 pub use state::{PairState, pair_state};
 
 use crate::{
-    abi::{Direction, Flow, FlowKey, Seen},
+    abi::{Direction, EndReason, Flow, FlowKey, PathCount, Seen},
     parse::{Headers, Transport},
     tables::{Arrival, Tables},
     wire::tcp,
@@ -119,7 +120,13 @@ pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now
 
 /// Ends a flow: both entries go.
 #[inline(never)]
-pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, entry: T::Entry) {
+pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, entry: T::Entry, reason: EndReason, now_ns: u64) {
+    if tables.is_listened_to(now_ns) {
+        announce::ended(tables, key, entry, reason, now_ns);
+    }
+    if let EndReason::Evicted = reason {
+        tables.count(PathCount::FlowsEvicted, 0);
+    }
     let reply_key = tables.load(entry).reply_key(key.protocol);
     tables.remove_flow(&reply_key);
     tables.remove_flow(key);
@@ -134,6 +141,21 @@ pub fn collect<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64) -> bool {
     if !has_ended(tables, entry, key.protocol, now_ns) {
         return false;
     }
-    end(tables, key, entry);
+    let flow = tables.load(entry);
+    let reason = match tables.hop(flow.hop) {
+        Some(hop) if hop.generation == flow.hop_generation => EndReason::Expired,
+        _ => EndReason::HopGone,
+    };
+    end(tables, key, entry, reason, now_ns);
+    true
+}
+
+/// Removes a pair, whatever its state: an operator's wish for one key.
+///
+/// Gives whether it was there.
+#[inline(always)]
+pub fn remove<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64) -> bool {
+    let Some(entry) = tables.flow(key) else { return false };
+    end(tables, key, entry, EndReason::Removed, now_ns);
     true
 }

@@ -4,9 +4,9 @@
 //! unique, whatever other CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
 //! many destinations. A clash with a pair that has expired takes its place.
 
-use super::{end, has_ended, shown};
+use super::{announce, end, has_ended, shown};
 use crate::{
-    abi::{Direction, Flow, FlowKey, FlowKind, PathCount},
+    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, PathCount},
     conntrack,
     drop::DropReason,
     nat::port::{Candidates, is_reserved},
@@ -76,7 +76,7 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
         if !has_ended(tables, holder, reply_key.protocol, now_ns) {
             return Err(InsertError::Exists);
         }
-        end(tables, &reply_key, holder);
+        end(tables, &reply_key, holder, EndReason::Evicted, now_ns);
     }
     let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, 0, now_ns);
     tables.insert_flow(&reply_key, &reply)
@@ -91,6 +91,9 @@ fn insert_original<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, 
     match tables.insert_flow(&headers.key, &original) {
         Ok(()) => {
             tables.count(PathCount::FlowsOpened, headers.total_len);
+            if tables.is_listened_to(now_ns) {
+                announce::began(tables, &headers.key, new, seen, now_ns);
+            }
             Ok(())
         }
         Err(error) => {

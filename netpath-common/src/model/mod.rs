@@ -10,7 +10,7 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount, Published,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount, Published,
         PublishedKey, Uplink, UplinkAddress,
     },
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -45,6 +45,10 @@ pub struct Model {
     pub sockets: HashSet<FlowKey>,
     /// Packets by way.
     pub counts: BTreeMap<u32, u64>,
+    /// Whether somebody listens to events.
+    pub listened_to: bool,
+    /// What was announced.
+    pub events: Vec<Event>,
 }
 
 impl Model {
@@ -90,6 +94,8 @@ impl Model {
             route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE },
             sockets: HashSet::new(),
             counts: BTreeMap::new(),
+            listened_to: false,
+            events: Vec::new(),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
         model.add_endpoint([172, 17, 0, 3], 13);
@@ -210,6 +216,14 @@ impl Tables for Model {
 
     fn host_socket_takes(&self, key: &FlowKey) -> bool {
         self.sockets.contains(key)
+    }
+
+    fn is_listened_to(&self, _now_ns: u64) -> bool {
+        self.listened_to
+    }
+
+    fn announce(&mut self, event: &Event) {
+        self.events.push(*event);
     }
 
     fn count(&mut self, path: PathCount, _bytes: u32) {

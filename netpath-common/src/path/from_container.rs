@@ -125,7 +125,7 @@ fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }
-    end_leftover(tables, headers);
+    end_leftover(tables, headers, arrival.now_ns);
     open(tables, headers, &mut new, arrival)?;
     Ok(None)
 }

@@ -13,7 +13,7 @@ mod icmp_error;
 mod tests;
 
 use crate::{
-    abi::{Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
+    abi::{Direction, EndReason, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
     forward::{self, Fate, Verdict},
@@ -136,14 +136,14 @@ fn try_known_flow<T: Tables>(
     let hop = match tables.hop(flow.hop) {
         Some(hop) if hop.generation == flow.hop_generation => hop,
         _ => {
-            conntrack::end(tables, &headers.key, entry);
+            conntrack::end(tables, &headers.key, entry, EndReason::HopGone, arrival.now_ns);
             return Ok(None);
         }
     };
     if conntrack::is_silent(&flow, arrival.now_ns)
         && conntrack::is_pair_expired(tables, entry, headers.key.protocol, arrival.now_ns)
     {
-        conntrack::end(tables, &headers.key, entry);
+        conntrack::end(tables, &headers.key, entry, EndReason::Expired, arrival.now_ns);
         return Ok(None);
     }
     if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
@@ -155,10 +155,10 @@ fn try_known_flow<T: Tables>(
 
 /// Ends a flow of the packet's tuple that came in by another interface: it belongs to a container that had this address
 /// before. The caller has made sure that the address is the sender's now.
-#[inline(always)]
-fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers) {
+#[inline(never)]
+fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers, now_ns: u64) {
     if let Some(entry) = tables.flow(&headers.key) {
-        conntrack::end(tables, &headers.key, entry);
+        conntrack::end(tables, &headers.key, entry, EndReason::AddressMoved, now_ns);
     }
 }
 

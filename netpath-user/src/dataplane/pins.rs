@@ -1,8 +1,9 @@
 //! A read-only view of what is pinned: what the command line shows, with or without a daemon.
 
 use std::{
-    io,
+    fs, io,
     net::Ipv4Addr,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
@@ -105,6 +106,18 @@ impl Pins {
         let mut entries = 0_u64;
         walk::<FlowKey, Flow>(&self.flows, map::FLOWS, |_, _| entries += 1)?;
         Ok(entries.div_ceil(2))
+    }
+
+    /// Bytes of kernel memory that the flow table takes, as the kernel counts them; `None` where it doesn't say.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's account can't be read.
+    pub fn flows_memory(&self) -> anyhow::Result<Option<u64>> {
+        let path = format!("/proc/self/fdinfo/{}", self.flows.fd().as_fd().as_raw_fd());
+        let text = fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        Ok(line.and_then(|bytes| bytes.trim().parse().ok()).filter(|bytes| *bytes > 0))
     }
 
     /// Every entry of the flow table, two for each flow.
@@ -216,7 +229,7 @@ pub(super) fn walk<K: Pod + Zeroable, V: Pod + Zeroable>(
     Ok(())
 }
 
-fn open(layout: &Layout, name: &str) -> Result<MapData, PinsError> {
+pub(super) fn open(layout: &Layout, name: &str) -> Result<MapData, PinsError> {
     let path = layout.map(name);
     MapData::from_pin(&path).map_err(|error| match (io_kind(&error), layout.root()) {
         (Some(io::ErrorKind::NotFound), root) => PinsError::Absent(root.to_owned()),
@@ -225,7 +238,7 @@ fn open(layout: &Layout, name: &str) -> Result<MapData, PinsError> {
     })
 }
 
-fn typed<T>(layout: &Layout, name: &str, kind: fn(MapData) -> Map) -> Result<T, PinsError>
+pub(super) fn typed<T>(layout: &Layout, name: &str, kind: fn(MapData) -> Map) -> Result<T, PinsError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -234,8 +247,13 @@ where
     Ok(map)
 }
 
+/// Whether an aya error says that there is no such pin.
+pub(super) fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
+    io_kind(error) == Some(io::ErrorKind::NotFound)
+}
+
 /// The kernel's own reason inside an aya error.
-fn io_kind(error: &MapError) -> Option<io::ErrorKind> {
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
