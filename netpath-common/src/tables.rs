@@ -4,8 +4,8 @@
 //! ([`crate::model`]). Time is an argument: see [`Arrival`].
 
 use crate::abi::{
-    Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
-    Uplink,
+    Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published,
+    PublishedKey, Uplink,
 };
 
 /// Where and when a packet came in.

@@ -10,8 +10,8 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount, Published,
-        PublishedKey, Uplink, UplinkAddress,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount,
+        Published, PublishedKey, Uplink, UplinkAddress,
     },
     tables::{InsertError, Route, RouteQuery, Tables},
 };

@@ -20,8 +20,8 @@ use core::ffi::c_void;
 
 use netpath_common::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
-        Uplink,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published,
+        PublishedKey, Uplink,
     },
     tables::{InsertError, Route, RouteQuery, Tables},
 };

@@ -8,7 +8,6 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd as _, AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread::{self, JoinHandle},
@@ -16,7 +15,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use netpath_common::abi::{Event, PathCount, Traffic, names::map};
 use nix::{
     errno::Errno,
@@ -25,6 +24,7 @@ use nix::{
 use tokio::io::unix::AsyncFd;
 
 use super::{
+    bpf,
     detach::now_ns,
     layout::Layout,
     pins::{self, PinsError},
@@ -53,20 +53,11 @@ pub enum ListenError {
 pub struct Listener {
     // In the order in which they must go: nobody else may read while the packet path is still told that we do.
     renewer: Renewer,
-    ring: AsyncFd<Ring>,
+    ring: AsyncFd<RingBuf<MapData>>,
     traffic: PerCpuArray<MapData, Traffic>,
     lost_before: u64,
-    since_ns: u64,
     pin: PathBuf,
     _lock: Flock<File>,
-}
-
-struct Ring(RingBuf<MapData>);
-
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 impl Listener {
@@ -84,10 +75,9 @@ impl Listener {
         while ring.next().is_some() {}
         let traffic = pins::typed(&layout, map::TRAFFIC, Map::PerCpuArray)?;
         let lost_before = lost(&traffic)?;
-        let since_ns = now_ns()?;
         let renewer = Renewer::start(pins::typed(&layout, map::LISTENER, Map::Array)?)?;
-        let ring = AsyncFd::new(Ring(ring)).context("can't wait for events")?;
-        Ok(Self { renewer, ring, traffic, lost_before, since_ns, pin: layout.map(map::EVENTS), _lock: lock })
+        let ring = bpf::watch(ring).context("can't wait for events")?;
+        Ok(Self { renewer, ring, traffic, lost_before, pin: layout.map(map::EVENTS), _lock: lock })
     }
 
     /// Waits until there is an event; [`Self::next`] gives it.
@@ -103,14 +93,8 @@ impl Listener {
 
     /// The next event, if there is one now.
     pub fn next(&mut self) -> Option<Event> {
-        loop {
-            let item = self.ring.get_mut().0.next()?;
-            let event: Event = bytemuck::try_pod_read_unaligned(&item).ok()?;
-            // The packet path's clock is a coarse one and may lag by a tick, so this is for what a lease of before let in.
-            if event.time_ns.saturating_add(LEASE_NS) >= self.since_ns {
-                return Some(event);
-            }
-        }
+        let item = self.ring.get_mut().next()?;
+        bytemuck::try_pod_read_unaligned(&item).ok()
     }
 
     /// How many events were lost since this listener began, because the ring was full.
@@ -182,5 +166,5 @@ impl Drop for Renewer {
 
 fn renew(lease: &mut Array<MapData, u64>) -> anyhow::Result<()> {
     let until_ns = now_ns()?.saturating_add(LEASE_NS);
-    lease.set(0, until_ns, 0).map_err(|error: MapError| error).context("can't write until when somebody listens")
+    lease.set(0, until_ns, 0).context("can't write until when somebody listens")
 }

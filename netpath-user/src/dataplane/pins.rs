@@ -24,6 +24,7 @@ use netpath_common::{
 use super::{
     AttachmentReport,
     bpf::{self, Cursor},
+    interface,
     layout::Layout,
 };
 
@@ -150,6 +151,12 @@ impl Pins {
     /// When there is no such index or the map can't be read.
     pub fn hops(&self, index: u32) -> anyhow::Result<Hop> {
         self.hops.get(&index, 0).with_context(|| format!("can't read hop {index}"))
+    }
+
+    /// The interface that a hop leads out of; `None` when it is gone.
+    #[must_use]
+    pub fn hop_interface(&self, index: u32) -> Option<String> {
+        interface::name(self.hops(index).ok()?.ifindex).ok()
     }
 
     /// Published ports.
