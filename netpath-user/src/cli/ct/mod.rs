@@ -11,6 +11,8 @@ mod sample;
 mod state;
 mod stats;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -68,56 +70,66 @@ struct Selection {
 impl Selection {
     async fn read(global: &Global, filter: &FilterArgs) -> anyhow::Result<Self> {
         let pins = global.pins()?;
-        let answer = global.client().networks().await;
-        let networks = numbers(filter.networks(), &answer)?;
+        let (wanted, networks) = numbers(filter.networks(), global.client().networks().await)?;
         let entries = pins.flows()?;
         // Read after the table: no entry is newer than the clock.
         let now_ns = monotonic_ns()?;
         let hops = connection::hops(&entries).into_iter();
-        let names = Names {
-            networks: by_number(answer),
-            interfaces: hops.filter_map(|hop| Some((hop, pins.hop_interface(hop)?))).collect(),
-        };
+        let names =
+            Names { networks, interfaces: hops.filter_map(|hop| Some((hop, pins.hop_interface(hop)?))).collect() };
         let mut connections = connection::connections(&entries, now_ns, &names);
-        connections.retain(|connection| filter.fits(connection, &networks));
+        connections.retain(|connection| filter.fits(connection, &wanted));
         Ok(Self { connections })
     }
 }
 
 /// The names of networks, as far as a daemon answers.
 async fn network_names(global: &Global) -> Names {
-    Names { networks: by_number(global.client().networks().await), ..Names::default() }
+    Names { networks: by_number(global.client().networks().await.unwrap_or_default()), ..Names::default() }
 }
 
-/// Without a daemon the connections are still what they are, only their networks are nameless.
-fn by_number(answer: Result<Vec<Network>, ClientError>) -> std::collections::BTreeMap<u16, String> {
-    let networks = answer.unwrap_or_default();
+/// Docker's names of networks.
+fn by_number(networks: Vec<Network>) -> BTreeMap<u16, String> {
     networks.into_iter().map(|network| (network.network.number, network.network.name)).collect()
 }
 
-/// The numbers of the networks that are named by name, id or number. A name that is a number is a name.
+/// The networks that are known, and the numbers of those that are named by name, id or number. A name that is a number is
+/// a name. Without a daemon connections are still what they are, only their networks are nameless.
 ///
 /// # Errors
 ///
 /// When there is no such network, or nobody who knows names.
-fn numbers(wanted: &[String], answer: &Result<Vec<Network>, ClientError>) -> anyhow::Result<Vec<u16>> {
-    /// The length of an id as Docker shows it.
-    const SHORT_ID: usize = 12;
-    let known = answer.as_deref().unwrap_or_default();
+fn numbers(
+    wanted: &[String],
+    answer: Result<Vec<Network>, ClientError>,
+) -> anyhow::Result<(Vec<u16>, BTreeMap<u16, String>)> {
+    let (known, nobody) = match answer {
+        Ok(known) => (known, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let mut numbers = Vec::new();
     for text in wanted {
-        let is_id = |id: &str| text.len() >= SHORT_ID && id.starts_with(text.as_str());
-        let named = known.iter().map(|network| &network.network).find(|one| one.name == *text || is_id(&one.id));
-        match (named, text.parse()) {
-            (Some(network), _) => numbers.push(network.number),
-            (None, Ok(number)) => numbers.push(number),
-            (None, Err(_)) => match answer {
-                Ok(_) => bail!("netpath carries no network {text}; `netpath net ls` lists those that it does"),
-                Err(error) => bail!("without a daemon networks have numbers, not names such as {text}: {error}"),
-            },
+        match (find(&known, text), text.parse(), nobody.is_some()) {
+            (Some(number), _, _) | (None, Ok(number), _) => numbers.push(number),
+            (None, Err(_), false) => {
+                bail!("netpath carries no network {text}; `netpath net ls` lists those that it does")
+            }
+            (None, Err(_), true) => {
+                let what = || format!("without a daemon networks have numbers, not names such as {text}");
+                return nobody.map_or(Ok((numbers, BTreeMap::new())), |error| Err(error).with_context(what));
+            }
         }
     }
-    Ok(numbers)
+    Ok((numbers, by_number(known)))
+}
+
+/// The number of the network with this name or id.
+fn find(known: &[Network], text: &str) -> Option<u16> {
+    /// The length of an id as Docker shows it.
+    const SHORT_ID: usize = 12;
+    let is_id = |id: &str| text.len() >= SHORT_ID && id.starts_with(text);
+    let named = known.iter().map(|network| &network.network).find(|one| one.name == text || is_id(&one.id))?;
+    Some(named.number)
 }
 
 /// The clock of entries and events.
@@ -131,7 +143,7 @@ fn monotonic_ns() -> anyhow::Result<u64> {
 mod tests {
     use std::{io, path::PathBuf};
 
-    use super::numbers;
+    use super::{Exit, numbers};
     use crate::{control::ClientError, report::NetworkStatus, status::Network};
 
     fn network(number: u16, name: &str, id: &str) -> Network {
@@ -141,8 +153,10 @@ mod tests {
 
     #[test]
     fn networks_are_found_by_name_id_and_number() {
-        let known = Ok(vec![network(1, "bridge", "0123456789abcdef"), network(2, "7", "fedcba9876543210")]);
-        let find = |text: &str| numbers(&[text.to_owned()], &known).map_err(|error| error.to_string());
+        let find = |text: &str| {
+            let known = vec![network(1, "bridge", "0123456789abcdef"), network(2, "7", "fedcba9876543210")];
+            numbers(&[text.to_owned()], Ok(known)).map(|(numbers, _)| numbers).map_err(|error| error.to_string())
+        };
         assert_eq!(find("bridge"), Ok(vec![1]));
         assert_eq!(find("0123456789ab"), Ok(vec![1]));
         assert_eq!(find("2"), Ok(vec![2]));
@@ -153,10 +167,13 @@ mod tests {
 
     #[test]
     fn without_a_daemon_only_numbers_are_known() {
-        let source = io::Error::from(io::ErrorKind::NotFound);
-        let nobody = Err(ClientError::Unreachable { path: PathBuf::from("/s"), source });
-        assert_eq!(numbers(&["3".to_owned()], &nobody).unwrap(), [3]);
-        let error = numbers(&["bridge".to_owned()], &nobody).unwrap_err();
+        let nobody = || {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            Err(ClientError::Unreachable { path: PathBuf::from("/s"), source })
+        };
+        assert_eq!(numbers(&["3".to_owned()], nobody()).unwrap().0, [3]);
+        let error = numbers(&["bridge".to_owned()], nobody()).unwrap_err();
         assert!(error.to_string().contains("without a daemon"), "{error}");
+        assert_eq!(Exit::of(&error), Exit::Unreachable);
     }
 }
