@@ -32,6 +32,8 @@ Examples:
   netpath run --uplink eth0 --xdp native
   netpath status                               is it attached, and in step with Docker?
   netpath ct ls -o json | jq '.[] | select(.state == \"ESTABLISHED\")'
+  netpath ct rm --dst 198.51.100.7             end connections; `ct flush` ends all
+  netpath ct events --count 10                 connections as they begin and end
   netpath detach                               give everything back to Docker
 
 Exit codes:

@@ -1,7 +1,7 @@
 //! Connections on the command line: listed, chosen, counted, followed and removed, while they are really there.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -33,6 +33,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("ct stats counts what ct ls lists", counts).own_netpath(),
     Case::new("ct events tells of a connection's beginning and end", tells).own_netpath(),
     Case::new("one ct events at a time listens, and the next one may when it is killed", one_listener).own_netpath(),
+    Case::new("ct events says how many events it was too slow for", loses).own_netpath(),
     Case::new("what ct can't make sense of ends with 2 and removes nothing", wrong_usage).own_netpath(),
 ];
 
@@ -327,7 +328,7 @@ impl Events {
         })
     }
 
-    fn expect(&self, what: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
+    fn expect(&self, what: &str, mut fits: impl FnMut(&str) -> bool) -> Result<String> {
         let mut seen = Vec::new();
         loop {
             let line = self.lines.recv_timeout(TOLD).with_context(|| format!("no {what} after {seen:?}"))?;
@@ -394,6 +395,38 @@ fn one_listener(lab: &mut Lab) -> Result<()> {
     ensure!(second.stderr.contains("another"), "the second one says {:?}", second.stderr);
     first.end(Signal::SIGKILL)?;
     lab.netpath()?.expect_code(&["ct", "events", "--timeout", "100ms"], 0).map(drop)
+}
+
+fn loses(lab: &mut Lab) -> Result<()> {
+    /// More than the ring of 256 KiB holds.
+    const FLOWS: u16 = 6000;
+    lab.start_netpath(Options::default())?;
+    let client = lab.start(lab.docker().idle())?;
+    let events = Events::start(lab.netpath()?, &["-o", "json"])?;
+    Events::wait_until_it_listens(lab.netpath()?)?;
+    let child = Pid::from_raw(events.child.id().cast_signed());
+    kill(child, Signal::SIGSTOP).context("stop ct events")?;
+    client.place()?.enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
+        for port in 10_000..10_000 + FLOWS {
+            // What a port that nobody listens on answers comes back as an error of a later send.
+            socket.send_to(b"hello", SocketAddrV4::new(LAN, port)).ok();
+        }
+        Ok(())
+    })?;
+    kill(child, Signal::SIGCONT).context("continue ct events")?;
+    let mut told = 0;
+    let line = events.expect("word of lost events", |line| {
+        told += usize::from(line.contains("\"new\""));
+        line.contains("\"lost\"")
+    })?;
+    let lost: Value = serde_json::from_str(&line).context("read how many were lost")?;
+    let stats: Value = lab.netpath()?.json(&["ct", "stats"])?;
+    ensure!(lost["events"] == stats["events_lost"] && lost["events"] != 0, "{lost}, {stats}");
+    let (told, lost) = (told as u64, lost["events"].as_u64().unwrap_or_default());
+    ensure!(told > 4000 && stats["opened"].as_u64() == Some(told + lost), "{told} were told, {lost} lost: {stats}");
+    ensure!(events.end(Signal::SIGTERM)? == 0, "after SIGTERM ct events didn't end with 0");
+    Ok(())
 }
 
 fn wrong_usage(lab: &mut Lab) -> Result<()> {
