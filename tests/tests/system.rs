@@ -18,6 +18,7 @@ mod system {
     pub(crate) mod bulk;
     pub(crate) mod commands;
     pub(crate) mod ct;
+    pub(crate) mod ct_events;
     pub(crate) mod docker;
     pub(crate) mod errors;
     pub(crate) mod evidence;
@@ -46,6 +47,7 @@ const THEMES: &[&[Case]] = &[
     system::guard::CASES,
     system::options::CASES,
     system::ct::CASES,
+    system::ct_events::CASES,
     system::lifetime::CASES,
     system::handover::CASES,
     system::docker::CASES,

@@ -80,7 +80,7 @@ impl Listener {
         Ok(Self { renewer, ring, traffic, lost_before, pin: layout.map(map::EVENTS), _lock: lock })
     }
 
-    /// Waits until there is an event; [`Self::next`] gives it.
+    /// Waits until there is an event; [`Self::take`] gives it.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Listener {
     }
 
     /// The next event, if there is one now.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Event> {
         let item = self.ring.get_mut().next()?;
         bytemuck::try_pod_read_unaligned(&item).ok()
     }

@@ -1,12 +1,7 @@
-//! Connections on the command line: listed, chosen, counted, followed and removed, while they are really there.
+//! Connections on the command line: listed, chosen, counted and removed, while they are really there.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::process::{Child, Stdio};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpath_tests::case::Case;
@@ -17,9 +12,6 @@ use netpath_tests::lab::{HOST, LAN, Lab};
 use netpath_tests::netpath::{Netpath, Options};
 use netpath_tests::report::Flow;
 use netpath_tests::server::Server;
-use netpath_tests::wait;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::reach::connect;
@@ -31,14 +23,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("ct rm ends one connection and leaves the others alone", removes_one).own_netpath(),
     Case::new("ct flush ends all connections, without a daemon too", flushes).own_netpath(),
     Case::new("ct stats counts what ct ls lists", counts).own_netpath(),
-    Case::new("ct events tells of a connection's beginning and end", tells).own_netpath(),
-    Case::new("one ct events at a time listens, and the next one may when it is killed", one_listener).own_netpath(),
-    Case::new("ct events says how many events it was too slow for", loses).own_netpath(),
     Case::new("what ct can't make sense of ends with 2 and removes nothing", wrong_usage).own_netpath(),
 ];
-
-/// How soon an event must be told.
-const TOLD: Duration = Duration::from_secs(5);
 
 /// A masqueraded TCP and a UDP connection, a ping, and a published TCP connection, held open.
 struct Traffic {
@@ -62,11 +48,11 @@ impl Traffic {
         let client = lab.start(lab.docker().idle())?;
         let ((tcp_server, lan_tcp), (udp_server, lan_udp)) = (lab.lan_tcp()?, lab.lan_udp()?);
         let place = client.place()?;
-        let mut tcp = TcpClient::connect(&*place, lan_tcp)?;
+        let mut tcp = TcpClient::connect(&place, lan_tcp)?;
         tcp.echo("hello")?;
-        let udp = UdpClient::connect(&*place, lan_udp)?;
+        let udp = UdpClient::connect(&place, lan_udp)?;
         udp.ask("hello")?;
-        let echo = EchoSocket::open(&*place)?;
+        let echo = EchoSocket::open(&place)?;
         // Another one each time: what a test before pinged with may be nf_conntrack's now, and stay there.
         static PINGS: AtomicU16 = AtomicU16::new(4000);
         let identifier = PINGS.fetch_add(1, Ordering::Relaxed);
@@ -96,6 +82,9 @@ fn listed(netpath: &Netpath, filters: &[&str]) -> Result<Vec<(String, u16)>> {
     Ok(ends)
 }
 
+/// Filters, and what fits them.
+type Row<'row> = (&'row [&'row str], &'row [(&'row str, u16)]);
+
 fn filters(lab: &mut Lab) -> Result<()> {
     let traffic = Traffic::start(lab)?;
     let (tcp, udp) = (traffic.tcp.local().port(), traffic.udp.local().port());
@@ -105,7 +94,7 @@ fn filters(lab: &mut Lab) -> Result<()> {
     let (tcp_port, udp_port) = (traffic.lan_tcp.port().to_string(), traffic.lan_udp.port().to_string());
     let either = format!("{tcp_port},{udp_port}");
     let sport = tcp.1.to_string();
-    let rows: [(&[&str], &[(&str, u16)]); 12] = [
+    let rows: [Row<'_>; 12] = [
         (&["--src", &client], &[icmp, tcp, udp]),
         (&["--src", "172.17.0.0/16"], &[icmp, tcp, udp]),
         (&["--src", &client, "--proto", "tcp"], &[tcp]),
@@ -252,12 +241,12 @@ fn removes_one(lab: &mut Lab) -> Result<()> {
 fn flushes(lab: &mut Lab) -> Result<()> {
     let mut traffic = Traffic::start(lab)?;
     for daemon in ["with", "without"] {
-        let count = lab.netpath()?.expect_code(&["ct", "count"], 0)?.stdout.trim().to_owned();
-        ensure!(count != "0", "there is nothing to flush {daemon} a daemon");
+        let count = counted(lab.netpath()?)?;
+        ensure!(count > 0, "there is nothing to flush {daemon} a daemon");
         let flushed: Value = lab.netpath()?.json(&["ct", "flush"])?;
-        ensure!(flushed["removed"].to_string() == count, "{count} were there, flush printed {flushed}");
-        let left = lab.netpath()?.expect_code(&["ct", "count"], 0)?.stdout;
-        ensure!(left.trim() == "0", "{left} are left {daemon} a daemon");
+        ensure!(flushed["removed"] == count, "{count} were there, flush printed {flushed}");
+        let left = counted(lab.netpath()?)?;
+        ensure!(left == 0, "{left} are left {daemon} a daemon");
         // A connection in its middle is picked up by who may open it.
         traffic.tcp.echo("picked up")?;
         traffic.udp.ask("again")?;
@@ -268,13 +257,22 @@ fn flushes(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// What `ct count` prints.
+fn counted(netpath: &Netpath) -> Result<u64> {
+    netpath.expect_code(&["ct", "count"], 0)?.stdout.trim().parse().context("read the count")
+}
+
 fn counts(lab: &mut Lab) -> Result<()> {
     let traffic = Traffic::start(lab)?;
     let netpath = lab.netpath()?;
     let stats: Value = netpath.json(&["ct", "stats"])?;
     let flows = netpath.flows()?;
-    let count = netpath.expect_code(&["ct", "count"], 0)?.stdout;
-    ensure!(stats["count"].to_string() == count.trim() && flows.len().to_string() == count.trim(), "{stats}, {count}");
+    let count = counted(netpath)?;
+    ensure!(
+        stats["count"] == count && flows.len() as u64 == count,
+        "{count} are counted, {} listed: {stats}",
+        flows.len()
+    );
     for protocol in ["tcp", "udp", "icmp"] {
         let expected = flows.iter().filter(|flow| flow.protocol == protocol).count();
         ensure!(stats["by_protocol"][protocol] == expected, "{expected} of {protocol}: {stats}");
@@ -293,139 +291,6 @@ fn counts(lab: &mut Lab) -> Result<()> {
     ensure!(stats["drops"]["flow_table_full"] == 0 && stats["drops"]["ports_exhausted"] == 0, "{stats}");
     let table = netpath.expect_code(&["ct", "stats"], 0)?.stdout;
     ensure!(table.contains("Connections:") && table.contains("ESTABLISHED"), "{table}");
-    Ok(())
-}
-
-/// A `netpath ct events` that runs.
-struct Events {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Events {
-    fn start(netpath: &Netpath, words: &[&str]) -> Result<Self> {
-        let mut command = netpath.command(&[&["ct", "events"], words].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("start ct events")?;
-        let stdout = child.stdout.take().context("ct events has no stdout")?;
-        let (send, lines) = channel();
-        thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
-        Ok(Self { child, lines })
-    }
-
-    /// Waits until a packet would be told of: the listener's word is in the map from its first moment on.
-    fn wait_until_it_listens(netpath: &Netpath) -> Result<()> {
-        let map = netpath.pins().join("maps");
-        wait::until("ct events to listen", TOLD, || {
-            let name = std::fs::read_dir(&map).context("list the maps")?.filter_map(Result::ok);
-            let pin = name.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("LISTENER"));
-            let pin = pin.context("LISTENER isn't pinned")?;
-            let words = ["bpftool", "-j", "map", "dump", "pinned", &pin.to_string_lossy()];
-            let dump: Value =
-                serde_json::from_str(&netpath_tests::shell::run_words(&words)?).context("read the map")?;
-            let bytes = dump[0]["value"].as_array().context("the map has no value")?;
-            ensure!(bytes.iter().any(|byte| byte != "0x00"), "nobody listens: {dump}");
-            Ok(())
-        })
-    }
-
-    fn expect(&self, what: &str, mut fits: impl FnMut(&str) -> bool) -> Result<String> {
-        let mut seen = Vec::new();
-        loop {
-            let line = self.lines.recv_timeout(TOLD).with_context(|| format!("no {what} after {seen:?}"))?;
-            if fits(&line) {
-                return Ok(line);
-            }
-            seen.push(line);
-        }
-    }
-
-    fn end(mut self, signal: Signal) -> Result<i32> {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).context("signal ct events")?;
-        Ok(netpath_tests::shell::code(netpath_tests::shell::wait_for_exit(&mut self.child, TOLD)?))
-    }
-}
-
-fn tells(lab: &mut Lab) -> Result<()> {
-    lab.start_netpath(Options::default())?;
-    let client = lab.start(lab.docker().idle())?;
-    let (_server, target) = lab.lan_tcp()?;
-    let events = Events::start(lab.netpath()?, &[])?;
-    Events::wait_until_it_listens(lab.netpath()?)?;
-    let mut tcp = TcpClient::connect(&*client.place()?, target)?;
-    tcp.echo("hello")?;
-    let (address, port, to) = (client.address()?, tcp.local().port(), target.port());
-    let original = format!("src={address} dst={LAN} sport={port} dport={to}");
-    let reply = format!("src={LAN} dst={HOST} sport={to} dport={port}");
-    let new = events.expect("[NEW]", |line| line.contains(&original))?;
-    ensure!(new == format!("    [NEW] tcp      6 120 SYN_SENT {original} [UNREPLIED] {reply}"), "{new:?}");
-    let source = address.to_string();
-    lab.netpath()?.expect_code(&["ct", "rm", "--src", &source, "--sport", &port.to_string()], 0)?;
-    let gone = events.expect("[DESTROY]", |line| line.contains("[DESTROY]") && line.contains(&original))?;
-    ensure!(gone.starts_with("[DESTROY] tcp      6 43") && gone.ends_with(&format!("{reply} [ASSURED]")), "{gone:?}");
-    let code = events.end(Signal::SIGINT)?;
-    ensure!(code == 0, "after Ctrl-C ct events ended with {code}");
-    counted(lab, &client, target)
-}
-
-/// `--count`, `--timeout` and JSON, without a daemon.
-fn counted(lab: &mut Lab, client: &Container, target: SocketAddrV4) -> Result<()> {
-    lab.netpath()?.kill()?;
-    let mut events = Events::start(lab.netpath()?, &["--count", "1", "-o", "json"])?;
-    Events::wait_until_it_listens(lab.netpath()?)?;
-    let first = TcpClient::connect(&*client.place()?, target)?;
-    let second = TcpClient::connect(&*client.place()?, target)?;
-    let line = events.expect("event", |_| true)?;
-    let told: Value = serde_json::from_str(&line).context("read the event")?;
-    ensure!(told["event"] == "new" && told["protocol"] == "tcp" && told["kind"] == "masquerade", "{told}");
-    ensure!(told["original"]["source_port"] == first.local().port() && told["reason"].is_null(), "{told}");
-    let status = netpath_tests::shell::wait_for_exit(&mut events.child, TOLD)?;
-    ensure!(status.success(), "ct events --count 1 ended with {status}");
-    ensure!(events.lines.recv_timeout(TOLD).is_err(), "--count 1 printed more than one event");
-    drop(second);
-    let none = lab.netpath()?.expect_code(&["ct", "events", "--timeout", "300ms"], 0)?;
-    ensure!(none.stdout.is_empty(), "events of nothing, or of before: {}", none.stdout);
-    Ok(())
-}
-
-fn one_listener(lab: &mut Lab) -> Result<()> {
-    lab.start_netpath(Options::default())?;
-    let first = Events::start(lab.netpath()?, &[])?;
-    Events::wait_until_it_listens(lab.netpath()?)?;
-    let second = lab.netpath()?.expect_code(&["ct", "events", "--timeout", "1"], 1)?;
-    ensure!(second.stderr.contains("another"), "the second one says {:?}", second.stderr);
-    first.end(Signal::SIGKILL)?;
-    lab.netpath()?.expect_code(&["ct", "events", "--timeout", "100ms"], 0).map(drop)
-}
-
-fn loses(lab: &mut Lab) -> Result<()> {
-    /// More than the ring of 256 KiB holds.
-    const FLOWS: u16 = 6000;
-    lab.start_netpath(Options::default())?;
-    let client = lab.start(lab.docker().idle())?;
-    let events = Events::start(lab.netpath()?, &["-o", "json"])?;
-    Events::wait_until_it_listens(lab.netpath()?)?;
-    let child = Pid::from_raw(events.child.id().cast_signed());
-    kill(child, Signal::SIGSTOP).context("stop ct events")?;
-    client.place()?.enter(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
-        for port in 10_000..10_000 + FLOWS {
-            // What a port that nobody listens on answers comes back as an error of a later send.
-            socket.send_to(b"hello", SocketAddrV4::new(LAN, port)).ok();
-        }
-        Ok(())
-    })?;
-    kill(child, Signal::SIGCONT).context("continue ct events")?;
-    let mut told = 0;
-    let line = events.expect("word of lost events", |line| {
-        told += usize::from(line.contains("\"new\""));
-        line.contains("\"lost\"")
-    })?;
-    let lost: Value = serde_json::from_str(&line).context("read how many were lost")?;
-    let stats: Value = lab.netpath()?.json(&["ct", "stats"])?;
-    ensure!(lost["events"] == stats["events_lost"] && lost["events"] != 0, "{lost}, {stats}");
-    let (told, lost) = (told as u64, lost["events"].as_u64().unwrap_or_default());
-    ensure!(told > 4000 && stats["opened"].as_u64() == Some(told + lost), "{told} were told, {lost} lost: {stats}");
-    ensure!(events.end(Signal::SIGTERM)? == 0, "after SIGTERM ct events didn't end with 0");
     Ok(())
 }
 

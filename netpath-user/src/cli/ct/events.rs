@@ -116,7 +116,7 @@ pub(super) async fn run(global: &Global, args: &EventsArgs) -> anyhow::Result<Ex
 /// Prints what there is now; says whether somebody still reads.
 fn print(listener: &mut Listener, context: &Context, left: &mut u64) -> anyhow::Result<bool> {
     while *left > 0
-        && let Some(event) = listener.next()
+        && let Some(event) = listener.take()
     {
         let Some(line) = context.line(&event)? else { continue };
         if !stream(&(line + "\n"))? {
