@@ -22,13 +22,13 @@ const KEYS_MAX: usize = 128;
 /// Deletes the expired among the keys and gives how many there were.
 #[inline(always)]
 pub(crate) fn collect(context: &TcContext) -> i32 {
-    each(context, PathCount::FlowsCollected, |tables, key, now_ns| conntrack::collect(tables, key, now_ns))
+    each(context, PathCount::FlowsCollected, conntrack::collect)
 }
 
 /// Removes the flows with these keys and gives how many there were.
 #[inline(always)]
 pub(crate) fn remove(context: &TcContext) -> i32 {
-    each(context, PathCount::FlowsRemoved, |tables, key, now_ns| conntrack::remove(tables, key, now_ns))
+    each(context, PathCount::FlowsRemoved, conntrack::remove)
 }
 
 /// Calls `delete` with every key, and counts those that it deleted.
