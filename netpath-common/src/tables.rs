@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
-        Uplink,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published,
+        PublishedKey, Uplink,
     },
     conntrack::PairState,
 };
@@ -131,6 +131,12 @@ pub trait Tables {
     /// Whether a socket of the host would take a packet with this tuple: a listener on the destination port or a
     /// connection of the host itself.
     fn host_socket_takes(&self, key: &FlowKey) -> bool;
+
+    /// Whether somebody listens to events now.
+    fn is_listened_to(&self, now_ns: u64) -> bool;
+
+    /// Tells whoever listens of a flow that has begun or ended. What can't be told is counted as lost.
+    fn announce(&mut self, event: &Event);
 
     /// Counts one packet of `bytes` on its way.
     fn count(&mut self, path: PathCount, bytes: u32);

@@ -95,6 +95,12 @@ fn np_collect(context: TcContext) -> i32 {
     collect::collect(&context)
 }
 
+/// Never attached: removes the flows whose keys userspace hands it as packet data, whatever they are doing.
+#[classifier]
+fn np_remove(context: TcContext) -> i32 {
+    collect::remove(&context)
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

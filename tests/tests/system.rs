@@ -17,6 +17,8 @@ use netpath_tests::runner;
 mod system {
     pub(crate) mod bulk;
     pub(crate) mod commands;
+    pub(crate) mod ct;
+    pub(crate) mod ct_events;
     pub(crate) mod docker;
     pub(crate) mod errors;
     pub(crate) mod evidence;
@@ -44,6 +46,8 @@ const THEMES: &[&[Case]] = &[
     system::commands::CASES,
     system::guard::CASES,
     system::options::CASES,
+    system::ct::CASES,
+    system::ct_events::CASES,
     system::lifetime::CASES,
     system::handover::CASES,
     system::docker::CASES,

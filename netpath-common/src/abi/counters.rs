@@ -45,12 +45,16 @@ counted! {
     FlowsCollected = 12, "flows_collected";
     /// Container to container by a published port of the host, both ways.
     Hairpin = 13, "hairpin";
-    /// Flows that were ended to make room in a full table.
+    /// Flows that made room for new ones: they had ended, or were half open, closed or unanswered.
     FlowsEvicted = 14, "flows_evicted";
     /// ICMP errors that netpath itself sent to a container.
     Answered = 15, "answered";
     /// Fragments that overtook their first and were held until it came, or in vain.
     FragmentHeld = 16, "fragment_held";
+    /// Flows removed by an operator.
+    FlowsRemoved = 17, "flows_removed";
+    /// Events of flows that a listener missed because the ring buffer was full.
+    EventsLost = 18, "events_lost";
 }
 
 impl PathCount {

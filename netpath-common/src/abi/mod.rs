@@ -7,6 +7,7 @@
 pub mod config;
 pub mod counters;
 pub mod endpoint;
+pub mod event;
 pub mod flow;
 pub mod names;
 pub mod published;
@@ -15,6 +16,7 @@ pub mod uplink;
 pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};
 pub use endpoint::{Endpoint, Hop, HopKind};
+pub use event::{EndReason, Event, EventKind};
 pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, Seen};
 pub use published::{Published, PublishedKey};
 pub use uplink::{Uplink, UplinkAddress};

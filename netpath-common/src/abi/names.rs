@@ -34,6 +34,11 @@ pub mod map {
     /// Packets and bytes by [`crate::abi::PathCount`], per CPU.
     pub const TRAFFIC: &str = "TRAFFIC";
 
+    /// Flows that begin and end: a ring buffer of [`crate::abi::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Until when somebody listens to events: index 0 to nanoseconds of the monotonic clock.
+    pub const LISTENER: &str = "LISTENER";
+
     /// Every map, in the order above. All of them are pinned.
     pub const ALL: &[&str] = &[
         FLOWS,
@@ -49,6 +54,8 @@ pub mod map {
         RESERVED_PORTS,
         DROPS,
         TRAFFIC,
+        EVENTS,
+        LISTENER,
     ];
 }
 
@@ -66,4 +73,6 @@ pub mod program {
     pub const BRIDGE: &str = "np_bridge";
     /// Never attached: deletes expired flows that userspace hands it as packet data.
     pub const COLLECT: &str = "np_collect";
+    /// Never attached, but pinned: removes the flows that userspace hands it as packet data, whatever their state.
+    pub const REMOVE: &str = "np_remove";
 }

@@ -5,16 +5,16 @@
 //! at a place that its hash gives; when the flow table is full, a few places of that are looked at. Under a flood of
 //! half-open connections nearly every place holds one of them.
 
-use super::{NewFlow, Shown, end, has_ended, is_silent, pair_state};
+use super::{NewFlow, end, is_silent, standing};
 use crate::{
-    abi::{Direction, FlowKey, PathCount},
+    abi::{EndReason, FlowKey},
     nat::port::Candidates,
     tables::Tables,
 };
 
 /// Places that are looked at: enough under a flood, when most are expendable; few, because each costs look-ups in the
 /// packet path and the verifier's patience.
-const LOOKS_MAX: u32 = 8;
+const LOOKS_MAX: u32 = 4;
 
 /// Ends one expendable flow. Gives whether there was one.
 #[inline(never)]
@@ -47,11 +47,10 @@ fn evict<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64, spare: Spare) ->
     if spare == Spare::Fresh && !is_silent(&tables.load(entry), now_ns) {
         return false;
     }
-    if !has_ended(tables, entry, key.protocol, now_ns) && !is_expendable(tables, entry, key.protocol) {
+    if standing(tables, entry, key.protocol, now_ns) == 0 {
         return false;
     }
-    end(tables, key, entry);
-    tables.count(PathCount::FlowsEvicted, 0);
+    end(tables, key, entry, EndReason::Evicted, now_ns);
     true
 }
 
@@ -74,17 +73,4 @@ pub(super) fn take_over<T: Tables>(
         look += 1;
     }
     false
-}
-
-/// Whether a flow is half open, closed or unanswered.
-#[inline(always)]
-fn is_expendable<T: Tables>(tables: &T, entry: T::Entry, protocol: u8) -> bool {
-    let flow = tables.load(entry);
-    let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return true };
-    let (own, other) = (Shown::of(&flow), Shown::of(&tables.load(other)));
-    let state = match flow.direction() {
-        Direction::Original => pair_state(protocol, &own, &other),
-        Direction::Reply => pair_state(protocol, &other, &own),
-    };
-    state.is_expendable()
 }

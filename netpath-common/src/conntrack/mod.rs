@@ -4,6 +4,7 @@
 //! both directions have shown ([`state`]); how long it may be silent follows from that. What turns a TCP connection (SYN,
 //! FIN, RST) is in [`tcp`]; all other packets only move [`Flow::sequence_end`] and [`Flow::acknowledged`] on.
 
+mod announce;
 mod evict;
 mod open;
 pub mod state;
@@ -14,7 +15,7 @@ pub use state::{PairState, Shown, pair_state};
 pub use tcp::{opens, turn, turns};
 
 use crate::{
-    abi::{Direction, Flow, FlowKey, FlowKind, Seen},
+    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, PathCount, Seen},
     parse::{Headers, Transport},
     tables::{Arrival, Tables},
     wire::{self, protocol},
@@ -101,10 +102,22 @@ pub const fn is_silent(flow: &Flow, now_ns: u64) -> bool {
 }
 
 /// Whether the pair has been silent for longer than its state allows.
-#[inline(never)]
+#[inline(always)]
 pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> bool {
+    standing(tables, entry, protocol, now_ns) & EXPIRED != 0
+}
+
+/// The pair has been silent for longer than its state allows.
+const EXPIRED: u32 = 1;
+/// The pair is half open, closed or unanswered.
+const EXPENDABLE: u32 = 2;
+
+/// How a pair stands: [`EXPIRED`], [`EXPENDABLE`]. The one place that looks at both directions, in one register: see
+/// [`crate::forward::Fate`].
+#[inline(never)]
+fn standing<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> u32 {
     let flow = tables.load(entry);
-    let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return true };
+    let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return EXPIRED };
     let other = tables.load(other);
     let (original, reply) = match flow.direction() {
         Direction::Original => (&flow, &other),
@@ -120,12 +133,19 @@ pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now
     };
     // A packet may have come up to an interval later than is written.
     let timeout_ns = u64::from(tables.timeout_s(state)) * SECOND_NS + TOUCH_INTERVAL_NS;
-    now_ns.saturating_sub(last_seen_ns) >= timeout_ns
+    let is_expired = now_ns.saturating_sub(last_seen_ns) >= timeout_ns;
+    (if is_expired { EXPIRED } else { 0 }) | (if state.is_expendable() { EXPENDABLE } else { 0 })
 }
 
 /// Ends a flow: both entries go.
 #[inline(never)]
-pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, entry: T::Entry) {
+pub fn end<T: Tables>(tables: &mut T, key: &FlowKey, entry: T::Entry, reason: EndReason, now_ns: u64) {
+    if tables.is_listened_to(now_ns) {
+        announce::ended(tables, key, entry, reason, now_ns);
+    }
+    if let EndReason::Evicted = reason {
+        tables.count(PathCount::FlowsEvicted, 0);
+    }
     let reply_key = tables.load(entry).reply_key(key.protocol);
     tables.remove_flow(&reply_key);
     tables.remove_flow(key);
@@ -140,6 +160,21 @@ pub fn collect<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64) -> bool {
     if !has_ended(tables, entry, key.protocol, now_ns) {
         return false;
     }
-    end(tables, key, entry);
+    let flow = tables.load(entry);
+    let reason = match tables.hop(flow.hop) {
+        Some(hop) if hop.generation == flow.hop_generation => EndReason::Expired,
+        _ => EndReason::HopGone,
+    };
+    end(tables, key, entry, reason, now_ns);
+    true
+}
+
+/// Removes a pair, whatever its state: an operator's wish for one key.
+///
+/// Gives whether it was there.
+#[inline(always)]
+pub fn remove<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64) -> bool {
+    let Some(entry) = tables.flow(key) else { return false };
+    end(tables, key, entry, EndReason::Removed, now_ns);
     true
 }

@@ -6,15 +6,15 @@
 //! that is expendable and silent.
 
 use super::{
-    end,
+    announce, end,
     evict::{make_room, take_over},
-    has_ended,
+    has_ended, opens, shown,
 };
 use crate::{
-    abi::{Direction, Flow, FlowKey, FlowKind, PathCount},
+    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, PathCount, Seen},
     drop::DropReason,
     nat::port::{Candidates, ROUNDS_MAX, is_reserved},
-    parse::Headers,
+    parse::{Headers, Transport},
     tables::{Arrival, InsertError, Tables},
     wire::checksum::Checksum,
 };
@@ -118,7 +118,7 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
         if !has_ended(tables, holder, reply_key.protocol, now_ns) {
             return Err(InsertError::Exists);
         }
-        end(tables, &reply_key, holder);
+        end(tables, &reply_key, holder, EndReason::Evicted, now_ns);
     }
     let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, now_ns);
     tables.insert_flow(&reply_key, &reply)
@@ -138,12 +138,24 @@ fn insert_original<T: Tables>(
     match tables.insert_flow(&headers.key, &original) {
         Ok(()) => {
             tables.count(PathCount::FlowsOpened, headers.total_len);
+            if tables.is_listened_to(now_ns) {
+                announce::began(tables, &headers.key, new, first_shown(headers), now_ns);
+            }
             Ok(())
         }
         Err(error) => {
             tables.remove_flow(&new.translated.reversed());
             if error == InsertError::Exists { Ok(()) } else { Err(error) }
         }
+    }
+}
+
+/// What the packet that opens a flow shows, for who is told of it.
+#[inline(always)]
+const fn first_shown(headers: &Headers) -> u8 {
+    match headers.transport {
+        Transport::Tcp { flags } if opens(flags) => Seen::PACKET | Seen::SYN,
+        transport => shown(transport),
     }
 }
 

@@ -10,8 +10,8 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount, Published,
-        PublishedKey, Uplink, UplinkAddress,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount,
+        Published, PublishedKey, Uplink, UplinkAddress,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -54,11 +54,15 @@ pub struct Model {
     pub answered_ns: Option<u64>,
     /// Packets by way.
     pub counts: BTreeMap<u32, u64>,
+    /// Whether somebody listens to events.
+    pub listened_to: bool,
+    /// What was announced.
+    pub events: Vec<Event>,
 }
 
 impl Model {
     /// Places for the keys of new flows.
-    pub const RECENT: usize = 64;
+    pub const RECENT: usize = 16;
     /// The uplink's interface.
     pub const UPLINK: u32 = 2;
     /// The bridge's interface.
@@ -107,6 +111,8 @@ impl Model {
             recent: [None; Self::RECENT],
             answered_ns: None,
             counts: BTreeMap::new(),
+            listened_to: false,
+            events: Vec::new(),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
         model.add_endpoint([172, 17, 0, 3], 13);
@@ -263,6 +269,14 @@ impl Tables for Model {
 
     fn host_socket_takes(&self, key: &FlowKey) -> bool {
         self.sockets.contains(key)
+    }
+
+    fn is_listened_to(&self, _now_ns: u64) -> bool {
+        self.listened_to
+    }
+
+    fn announce(&mut self, event: &Event) {
+        self.events.push(*event);
     }
 
     fn count(&mut self, path: PathCount, _bytes: u32) {

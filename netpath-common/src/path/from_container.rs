@@ -155,7 +155,7 @@ fn try_hairpin<T: Tables>(
         Hairpin::ForeignSource => return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some),
         Hairpin::NoTarget => return leave(mode, PathCount::ContainerToHost, DropReason::HopGone).map(Some),
     }
-    end_leftover(tables, headers);
+    end_leftover(tables, headers, arrival.now_ns);
     open(tables, headers, &mut new, arrival)?;
     Ok(None)
 }
@@ -233,7 +233,7 @@ fn try_masquerade<T: Tables>(
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }
-    end_leftover(tables, headers);
+    end_leftover(tables, headers, arrival.now_ns);
     open(tables, headers, &mut new, arrival)?;
     Ok(None)
 }

@@ -73,7 +73,7 @@ fn open_published<T: Tables>(
     let Some(mut new) = published_flow(tables, headers, published, arrival) else {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::HopGone).map(Some);
     };
-    end_leftover(tables, headers);
+    end_leftover(tables, headers, arrival.now_ns);
     open(tables, headers, &mut new, arrival)?;
     Ok(None)
 }

@@ -18,7 +18,7 @@ pub use fragments::FRAGMENT_NS;
 mod tests;
 
 use crate::{
-    abi::{Direction, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
+    abi::{Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
     forward::{self, Fate, Verdict},
@@ -101,14 +101,14 @@ fn try_known_flow<T: Tables>(
     let hop = match tables.hop(flow.hop) {
         Some(hop) if hop.generation == flow.hop_generation => hop,
         _ => {
-            conntrack::end(tables, &headers.key, entry);
+            conntrack::end(tables, &headers.key, entry, EndReason::HopGone, arrival.now_ns);
             return Ok(None);
         }
     };
     if conntrack::is_silent(&flow, arrival.now_ns)
         && conntrack::is_pair_expired(tables, entry, headers.key.protocol, arrival.now_ns)
     {
-        conntrack::end(tables, &headers.key, entry);
+        conntrack::end(tables, &headers.key, entry, EndReason::Expired, arrival.now_ns);
         return Ok(None);
     }
     if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
@@ -116,7 +116,7 @@ fn try_known_flow<T: Tables>(
     }
     if conntrack::turns(headers, &flow) {
         if !conntrack::turn(tables, entry, headers, arrival) {
-            conntrack::end(tables, &headers.key, entry);
+            conntrack::end(tables, &headers.key, entry, EndReason::Reopened, arrival.now_ns);
             return Ok(None);
         }
         flow = tables.load(entry);
@@ -127,10 +127,10 @@ fn try_known_flow<T: Tables>(
 
 /// Ends a flow of the packet's tuple that came in by another interface: it belongs to a container that had this address
 /// before. The caller has made sure that the address is the sender's now.
-#[inline(always)]
-fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers) {
+#[inline(never)]
+fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers, now_ns: u64) {
     if let Some(entry) = tables.flow(&headers.key) {
-        conntrack::end(tables, &headers.key, entry);
+        conntrack::end(tables, &headers.key, entry, EndReason::AddressMoved, now_ns);
     }
 }
 

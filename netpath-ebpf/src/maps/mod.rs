@@ -7,6 +7,7 @@ pub(crate) mod answers;
 pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod endpoints;
+pub(crate) mod events;
 pub(crate) mod flows;
 pub(crate) mod fragments;
 pub(crate) mod handover;
@@ -24,8 +25,8 @@ use core::ffi::c_void;
 
 use netpath_common::{
     abi::{
-        Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published, PublishedKey,
-        Uplink,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published,
+        PublishedKey, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -156,6 +157,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn host_socket_takes(&self, key: &FlowKey) -> bool {
         sockets::takes(self.context, key)
+    }
+
+    #[inline(always)]
+    fn is_listened_to(&self, now_ns: u64) -> bool {
+        events::are_listened_to(now_ns)
+    }
+
+    #[inline(always)]
+    fn announce(&mut self, event: &Event) {
+        events::tell(event);
     }
 
     #[inline(always)]

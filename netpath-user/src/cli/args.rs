@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use netpath_common::abi::Mode;
 
-use super::output::Format;
+use super::{
+    ct::{EventsArgs, FilterArgs},
+    output::Format,
+};
 use crate::{
     control::DEFAULT_SOCKET,
     dataplane::{TcChoice, XdpChoice},
@@ -28,6 +31,8 @@ Examples:
   netpath run --uplink eth0 --xdp native
   netpath status                               is it attached, and in step with Docker?
   netpath ct ls -o json | jq '.[] | select(.state == \"ESTABLISHED\")'
+  netpath ct rm --dst 198.51.100.7             end connections; `ct flush` ends all
+  netpath ct events --count 10                 connections as they begin and end
   netpath detach                               give everything back to Docker
 
 Exit codes:
@@ -85,7 +90,7 @@ pub(super) enum Verb {
     Detach,
     /// Show whether netpath is attached and in step with Docker
     Status,
-    /// Show tracked connections
+    /// Show, follow and remove tracked connections
     #[command(subcommand)]
     Ct(CtVerb),
     /// Show published ports
@@ -101,9 +106,24 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum CtVerb {
     /// List connections
-    Ls,
+    ///
+    /// `-o wide` adds the answers' tuple, what was seen of each direction and where it leaves; `-o conntrack` prints the
+    /// lines of `conntrack -L`.
+    Ls(FilterArgs),
     /// Count connections
     Count,
+    /// Remove the connections that all the options given select
+    ///
+    /// The next packet of a removed connection opens a new one, if it may.
+    Rm(FilterArgs),
+    /// Remove all connections
+    Flush,
+    /// Show how many connections there are of each protocol and state, and what became of the others
+    Stats,
+    /// Print connections as they begin and end, in the manner of `conntrack -E`
+    ///
+    /// Until Ctrl-C, `--count` or `--timeout`. One can listen at a time.
+    Events(EventsArgs),
 }
 
 /// `netpath net`.
@@ -210,7 +230,7 @@ mod tests {
             "netpath --socket /s ct ls --pin-dir /p -ojson",
         ] {
             let CommandLine { global, verb } = parse(line).unwrap();
-            assert!(matches!(verb, Verb::Ct(CtVerb::Ls)));
+            assert!(matches!(verb, Verb::Ct(CtVerb::Ls(_))));
             assert_eq!((global.socket.as_path(), global.pin_dir.as_path()), (Path::new("/s"), Path::new("/p")));
             assert_eq!(global.output, Format::Json);
         }
@@ -249,6 +269,13 @@ mod tests {
             "netpath run --xdp fast",
             "netpath status -o yaml",
             "netpath ct",
+            "netpath ct ls --proto tpc",
+            "netpath ct ls --src 10.0.0.0/33",
+            "netpath ct ls --dport 65536",
+            "netpath ct ls --state OPEN",
+            "netpath ct ls --network=",
+            "netpath ct events --count 0",
+            "netpath ct events --timeout never",
             "netpath",
         ] {
             let error = parse(line).unwrap_err();

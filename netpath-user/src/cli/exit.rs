@@ -12,6 +12,11 @@ use crate::{control::ClientError, dataplane::PinsError};
 #[error("nothing is attached under {}; start it with `netpath run`", .0.display())]
 pub(super) struct NothingAttached(pub(super) PathBuf);
 
+/// A command line that clap can't know to be wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub(super) String);
+
 /// How netpath ends. The numbers are part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -62,6 +67,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             | ClientError::Unreadable { .. } => Some(Exit::Failure),
         };
     }
+    if cause.is::<UsageError>() {
+        return Some(Exit::Usage);
+    }
     if cause.is::<NothingAttached>() {
         return Some(Exit::Unreachable);
     }
@@ -85,7 +93,7 @@ mod tests {
     use anyhow::Context as _;
     use nix::errno::Errno;
 
-    use super::{Exit, NothingAttached};
+    use super::{Exit, NothingAttached, UsageError};
     use crate::{cli::preflight::PreflightError, control::ClientError, dataplane::PinsError};
 
     fn path() -> PathBuf {
@@ -96,7 +104,7 @@ mod tests {
     fn each_error_has_its_exit_code_whatever_it_is_wrapped_in() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        let cases: [(anyhow::Error, Exit); 13] = [
+        let cases: [(anyhow::Error, Exit); 14] = [
             (anyhow::anyhow!("anything"), Exit::Failure),
             (PreflightError::Interface("eth9".to_owned()).into(), Exit::Usage),
             (PreflightError::Capabilities(vec!["CAP_BPF"]).into(), Exit::Permission),
@@ -105,6 +113,7 @@ mod tests {
             (ClientError::TimedOut { path: path(), waited: Duration::ZERO }.into(), Exit::Unreachable),
             (ClientError::Permission(path()).into(), Exit::Permission),
             (ClientError::StillRunning { path: path(), waited: Duration::ZERO }.into(), Exit::Failure),
+            (UsageError("anything".to_owned()).into(), Exit::Usage),
             (NothingAttached(path()).into(), Exit::Unreachable),
             (PinsError::Absent(path()).into(), Exit::Unreachable),
             (PinsError::Permission(path()).into(), Exit::Permission),

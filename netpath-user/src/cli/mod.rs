@@ -10,8 +10,8 @@ use tokio::runtime;
 
 use self::{
     args::{CommandLine, CtVerb, Global, NetVerb, Verb},
-    exit::{Exit, NothingAttached},
-    output::message,
+    exit::{Exit, NothingAttached, UsageError},
+    output::{Format, message},
 };
 use crate::{
     control::Client,
@@ -42,6 +42,10 @@ pub fn main() -> ExitCode {
 }
 
 fn perform(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
+    if global.output == Format::Conntrack && !matches!(verb, Verb::Ct(CtVerb::Ls(_) | CtVerb::Events(_))) {
+        let what = "`-o conntrack` is for `netpath ct ls` and `netpath ct events`";
+        return Err(UsageError(what.to_owned()).into());
+    }
     let mut builder = match verb {
         Verb::Run(_) => runtime::Builder::new_multi_thread(),
         // One request and some maps: a thread is enough.
@@ -53,8 +57,7 @@ fn perform(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
             Verb::Run(args) => run::run(global, args).await,
             Verb::Detach => detach::run(global).await,
             Verb::Status => status::run(global).await,
-            Verb::Ct(CtVerb::Ls) => ct::list(global).await,
-            Verb::Ct(CtVerb::Count) => ct::count(global),
+            Verb::Ct(verb) => ct::run(global, verb).await,
             Verb::Ports => ports::run(global).await,
             Verb::Net(NetVerb::Ls) => net::list(global).await,
             Verb::Drops => drops::run(global),

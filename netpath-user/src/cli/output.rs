@@ -15,6 +15,10 @@ pub(super) enum Format {
     Table,
     /// For programs: stable field names
     Json,
+    /// The table with all there is to say; where there is no more, the table
+    Wide,
+    /// The lines of `conntrack -L`: for `ct ls` and `ct events`
+    Conntrack,
 }
 
 /// Prints a report: itself as JSON, or what `render` makes of it.
@@ -24,7 +28,7 @@ pub(super) fn show<T: Serialize + ?Sized>(
     render: impl FnOnce(&T) -> String,
 ) -> anyhow::Result<()> {
     let text = match format {
-        Format::Table => render(report),
+        Format::Table | Format::Wide | Format::Conntrack => render(report),
         Format::Json => serde_json::to_string_pretty(report).context("writing JSON")? + "\n",
     };
     print(&text)
@@ -32,10 +36,16 @@ pub(super) fn show<T: Serialize + ?Sized>(
 
 /// Writes to stdout. A reader that has enough, such as `head`, is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    stream(text).map(drop)
+}
+
+/// The same for data without end: says whether somebody still reads.
+pub(super) fn stream(text: &str) -> anyhow::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("writing to stdout"),
     }
 }
 
@@ -123,6 +133,9 @@ pub(super) const fn protocol_name(number: u8) -> &'static str {
         1 => "icmp",
         6 => "tcp",
         17 => "udp",
+        47 => "gre",
+        50 => "esp",
+        132 => "sctp",
         _ => "unknown",
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Links {
 impl Links {
     /// Loads the programs and takes over every link that is pinned; pins of interfaces that are gone are removed.
     pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
-        for name in [program::UPLINK, program::CONTAINER, program::BRIDGE, program::COLLECT] {
+        for name in [program::UPLINK, program::CONTAINER, program::BRIDGE, program::COLLECT, program::REMOVE] {
             classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
         }
         for name in [program::XDP_UPLINK, program::XDP_GENERIC] {

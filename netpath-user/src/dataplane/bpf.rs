@@ -1,4 +1,5 @@
-//! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), and a second pin of a program.
+//! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), and a second pin of a program. And
+//! what a ring buffer needs to be waited for.
 //!
 //! A batch is one call for thousands of entries instead of one or two for each.
 
@@ -8,8 +9,12 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
-use aya::{Pod, maps::MapData};
+use aya::{
+    Pod,
+    maps::{MapData, RingBuf},
+};
 use bytemuck::Zeroable;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Commands of bpf(2) (`include/uapi/linux/bpf.h`).
 const LOOKUP_BATCH: libc::c_long = 24;
@@ -124,6 +129,12 @@ pub(super) fn pin_object(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     }
     let mut attributes = PinAttributes { pathname: path.as_ptr() as u64, bpf_fd: descriptor(fd), file_flags: 0 };
     call(OBJ_PIN, &mut attributes)
+}
+
+/// Lets the async runtime wait for a ring buffer.
+pub(super) fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its descriptor, gives the same one whenever it is asked, and closes it only when it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?)
 }
 
 /// Calls bpf(2). `A` must be the kernel's structure for the command, and each pointer in it must lead to memory of the

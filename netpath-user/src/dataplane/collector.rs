@@ -4,20 +4,15 @@
 //! deletes: between a look from here and a delete from here a packet could have brought the flow back to life.
 
 use anyhow::Context as _;
-use aya::programs::{TestRun as _, TestRunOptions};
 use netpath_common::{
     abi::{
         Flow, FlowKey, Handover,
         names::{map, program},
     },
     conntrack::state::{SECOND_NS, possible_states},
-    wire::ethernet,
 };
 
-use super::{attach, bpf, detach::now_ns, kernel::Kernel, pins};
-
-/// Keys that one run of the program takes.
-const KEYS_MAX: usize = 128;
+use super::{attach, bpf, detach::now_ns, kernel::Kernel, pins, remover};
 
 /// What a slice of the collector's work did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,9 +43,8 @@ impl Kernel {
             }
         }
         let mut collected = Collected { scanned: entries.len() as u64, deleted: 0 };
-        for keys in candidates.chunks(KEYS_MAX) {
-            collected.deleted += u64::from(self.run_collector(keys)?);
-        }
+        let program = attach::classifier(&mut self.ebpf, program::COLLECT)?;
+        collected.deleted = remover::run(program, &candidates).context("the collector's program failed")?;
         if next.is_none() {
             self.collect_handover(now_ns)?;
         }
@@ -67,14 +61,6 @@ impl Kernel {
         let shortest = states.iter().filter_map(|state| self.timeouts.get(state)).min();
         let shortest_ns = shortest.map_or(0, |seconds| u64::from(*seconds) * SECOND_NS);
         Ok(now_ns.saturating_sub(flow.last_seen_ns) >= shortest_ns)
-    }
-
-    fn run_collector(&mut self, keys: &[FlowKey]) -> anyhow::Result<u32> {
-        let mut data = vec![0; ethernet::LEN];
-        data.extend_from_slice(bytemuck::cast_slice(keys));
-        let program = attach::classifier(&mut self.ebpf, program::COLLECT)?;
-        let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
-        Ok(program.test_run(options).context("the collector's program failed")?.return_value)
     }
 
     /// Forgets flows of nf_conntrack that have been silent for their time.

@@ -55,9 +55,10 @@ pub fn detach(pin_dir: &Path) -> anyhow::Result<Detached> {
             Err(error) => failures.push(error),
         }
     }
-    for directory in [layout.maps(), layout.links()] {
+    for (directory, counts) in [(layout.maps(), true), (layout.links(), true), (layout.programs(), false)] {
         match remove_files(&directory) {
-            Ok(removed) => detached.maps += removed,
+            Ok(removed) if counts => detached.maps += removed,
+            Ok(_) => {}
             Err(error) => failures.push(error),
         }
     }

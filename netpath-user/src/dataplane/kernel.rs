@@ -29,7 +29,7 @@ use super::{
     detach::now_ns,
     hops::Hops,
     layout::Layout,
-    load,
+    load, remover,
 };
 use crate::{
     desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
@@ -84,7 +84,8 @@ impl Kernel {
         let layout = Layout::new(&options.pin_dir);
         layout.prepare()?;
         let mut ebpf = load::load(&layout, options.flows_max)?;
-        let links = Links::adopt(layout, &mut ebpf, options.xdp, options.tc)?;
+        let links = Links::adopt(layout.clone(), &mut ebpf, options.xdp, options.tc)?;
+        remover::pin(&layout, attach::classifier(&mut ebpf, program::REMOVE)?)?;
         let mut kernel = Self {
             state: State::default(),
             links,

@@ -1,7 +1,8 @@
 //! Where pins lie and what their names say. No other file spells a path below the pin directory.
 //!
 //! `maps/<NAME>_v<SCHEMA>` is a map. `links/<ifindex>_<hook>_<mechanism>` is a link (tcx, XDP) or, for clsact, whose
-//! filters have no link, the attached program: a marker that the filter is there.
+//! filters have no link, the attached program: a marker that the filter is there. `programs/<name>_v<SCHEMA>` is a program
+//! that the command line runs without a daemon.
 
 use std::{
     fs, io,
@@ -81,6 +82,14 @@ impl Layout {
         self.root.join("links")
     }
 
+    pub(super) fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.programs().join(format!("{name}_v{}", names::SCHEMA))
+    }
+
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.maps().join(format!("{name}_v{}", names::SCHEMA))
     }
@@ -111,7 +120,7 @@ impl Layout {
         if !is_bpffs(&self.root) {
             mount_bpffs(&self.root)?;
         }
-        for directory in [self.maps(), self.links()] {
+        for directory in [self.maps(), self.links(), self.programs()] {
             fs::create_dir_all(&directory)
                 .with_context(|| format!("can't make the directory {}", directory.display()))?;
         }

@@ -29,7 +29,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 13] = [
+const SHAPES: [Shape; 15] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
@@ -43,6 +43,9 @@ const SHAPES: [Shape; 13] = [
     shape::<u32, u64>(map::RESERVED_PORTS, MapType::Array),
     shape::<u32, u64>(map::DROPS, MapType::PerCpuArray),
     shape::<u32, Traffic>(map::TRAFFIC, MapType::PerCpuArray),
+    // A ring buffer has neither keys nor values.
+    shape::<(), ()>(map::EVENTS, MapType::RingBuf),
+    shape::<u32, u64>(map::LISTENER, MapType::Array),
 ];
 
 const _: () = assert!(SHAPES.len() == map::ALL.len(), "every map has a shape");

@@ -1,7 +1,8 @@
 //! The dataplane as userspace sees it: the eBPF object, its maps, its links and their pins.
 //!
 //! The only module that imports aya. [`Dataplane`] is what the daemon drives; [`Kernel`] is the real one, [`fake`] one
-//! for tests. [`Pins`] is the read-only view that the command line uses, with or without a daemon. Everything in the
+//! for tests. [`Pins`] is the read-only view that the command line uses, with or without a daemon; with [`Remover`] it ends
+//! flows and with [`Listener`] it hears of them. Everything in the
 //! kernel hangs on pins below one directory, so it outlives the daemon, and [`detach`] finds all of it.
 
 use std::{collections::BTreeSet, path::PathBuf};
@@ -10,7 +11,9 @@ pub use self::{
     collector::Collected,
     detach::{Detached, detach},
     kernel::{HandoverFlow, Kernel, TestRun},
+    listener::{ListenError, Listener},
     pins::{Pins, PinsError},
+    remover::Remover,
 };
 use crate::{
     desired::model::{Change, Hook, State},
@@ -27,8 +30,10 @@ mod hops;
 mod interface;
 mod kernel;
 mod layout;
+mod listener;
 mod load;
 pub mod pins;
+mod remover;
 
 /// What the daemon drives: the state that is there, and the one way to change it.
 pub trait Dataplane {

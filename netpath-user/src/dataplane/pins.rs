@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     net::Ipv4Addr,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +26,7 @@ use netpath_common::{
 use super::{
     AttachmentReport,
     bpf::{self, Cursor},
+    interface,
     layout::Layout,
 };
 
@@ -124,6 +126,18 @@ impl Pins {
         Ok(entries.div_ceil(2))
     }
 
+    /// Bytes of kernel memory that the flow table takes, as the kernel counts them; `None` where it doesn't say.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's account can't be read.
+    pub fn flows_memory(&self) -> anyhow::Result<Option<u64>> {
+        let path = format!("/proc/self/fdinfo/{}", self.flows.fd().as_fd().as_raw_fd());
+        let text = fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        Ok(line.and_then(|bytes| bytes.trim().parse().ok()).filter(|bytes| *bytes > 0))
+    }
+
     /// Every entry of the flow table, two for each flow.
     ///
     /// # Errors
@@ -154,6 +168,12 @@ impl Pins {
     /// When there is no such index or the map can't be read.
     pub fn hops(&self, index: u32) -> anyhow::Result<Hop> {
         self.hops.get(&index, 0).with_context(|| format!("can't read hop {index}"))
+    }
+
+    /// The interface that a hop leads out of; `None` when it is gone.
+    #[must_use]
+    pub fn hop_interface(&self, index: u32) -> Option<String> {
+        interface::name(self.hops(index).ok()?.ifindex).ok()
     }
 
     /// Published ports.
@@ -233,7 +253,7 @@ pub(super) fn walk<K: Pod + Zeroable, V: Pod + Zeroable>(
     Ok(())
 }
 
-fn open(layout: &Layout, name: &str) -> Result<MapData, PinsError> {
+pub(super) fn open(layout: &Layout, name: &str) -> Result<MapData, PinsError> {
     let path = layout.map(name);
     MapData::from_pin(&path).map_err(|error| match (io_kind(&error), layout.root()) {
         (Some(io::ErrorKind::NotFound), root) => PinsError::Absent(root.to_owned()),
@@ -242,7 +262,7 @@ fn open(layout: &Layout, name: &str) -> Result<MapData, PinsError> {
     })
 }
 
-fn typed<T>(layout: &Layout, name: &str, kind: fn(MapData) -> Map) -> Result<T, PinsError>
+pub(super) fn typed<T>(layout: &Layout, name: &str, kind: fn(MapData) -> Map) -> Result<T, PinsError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -251,8 +271,13 @@ where
     Ok(map)
 }
 
+/// Whether an aya error says that there is no such pin.
+pub(super) fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
+    io_kind(error) == Some(io::ErrorKind::NotFound)
+}
+
 /// The kernel's own reason inside an aya error.
-fn io_kind(error: &MapError) -> Option<io::ErrorKind> {
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
