@@ -43,6 +43,8 @@ counted! {
     OtherNetwork = 15, "other_network";
     /// The next hop of a flow is gone.
     HopGone = 16, "hop_gone";
+    /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3).
+    LoopbackFromWire = 17, "loopback_from_wire";
 }
 
 impl DropReason {

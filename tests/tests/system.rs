@@ -22,6 +22,7 @@ mod system {
     pub(crate) mod evidence;
     pub(crate) mod guard;
     pub(crate) mod handover;
+    pub(crate) mod host_access;
     pub(crate) mod lifetime;
     pub(crate) mod live;
     pub(crate) mod local;
@@ -36,6 +37,7 @@ mod system {
 const THEMES: &[&[Case]] = &[
     system::masquerade::CASES,
     system::published::CASES,
+    system::host_access::CASES,
     system::local::CASES,
     system::bulk::CASES,
     system::errors::CASES,

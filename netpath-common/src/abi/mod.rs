@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod flow;
 pub mod names;
 pub mod published;
+pub mod socket;
 pub mod uplink;
 
 pub use config::{Config, Mode};
@@ -17,10 +18,13 @@ pub use counters::{PathCount, Traffic};
 pub use endpoint::{Endpoint, Hop, HopKind};
 pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, Seen};
 pub use published::{Published, PublishedKey};
+pub use socket::{Asked, AskedKey};
 pub use uplink::{Uplink, UplinkAddress};
 
 /// An IPv4 address in network byte order.
 pub type Address = [u8; 4];
+/// An IPv6 address as words as they lie in memory.
+pub type Ipv6Address = [u32; 4];
 /// A port, or an ICMP echo identifier, in network byte order.
 pub type Port = [u8; 2];
 /// Words of 64 bits that hold a bit for each port.

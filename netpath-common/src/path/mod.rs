@@ -7,6 +7,8 @@
 pub mod early;
 pub mod from_container;
 pub mod from_host;
+pub mod from_loopback;
+pub mod from_socket;
 pub mod from_wire;
 mod icmp_error;
 mod published;
@@ -14,7 +16,7 @@ mod published;
 mod tests;
 
 use crate::{
-    abi::{Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
+    abi::{Address, Direction, Flow, FlowKind, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
     forward::{self, Fate, Verdict},
@@ -28,6 +30,12 @@ use crate::{
 /// How long the ports of a fragmented datagram are remembered: the reassembly timeout of RFC 791 as Linux has it
 /// (net.ipv4.ipfrag_time).
 const FRAGMENT_NS: u64 = 30 * conntrack::state::SECOND_NS;
+
+/// Whether an address is of 127.0.0.0/8.
+#[inline(always)]
+const fn is_loopback(address: Address) -> bool {
+    address[0] == 127
+}
 
 /// What to do with a packet that netpath can't carry: in takeover the kernel does, in sole mode nobody may.
 ///

@@ -10,7 +10,7 @@ mod protocols;
 mod scarcity;
 mod tcp_states;
 
-use super::{from_container::from_container, from_wire::from_wire};
+use super::{early::early, from_container::from_container, from_wire::from_wire};
 use crate::{
     abi::{Address, Mode, PathCount, Published, PublishedKey},
     conntrack::state::SECOND_NS,
@@ -281,5 +281,24 @@ fn a_port_published_on_every_address_is_published_on_the_hosts_addresses_only() 
         let fate = inbound(&mut model, 0, &mut build(opening, Kind::Udp, b""));
         let expected = if is_carried { PathCount::PublishedIn } else { PathCount::ToKernel };
         assert_eq!(fate.path(), Some(expected), "{destination:?}");
+    }
+}
+
+#[test]
+fn a_loopback_address_never_comes_from_the_wire() {
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let mut model = Model::host(mode);
+        let key = PublishedKey { address: [127, 0, 0, 1], port: 8080_u16.to_be_bytes(), protocol: 6, reserved: 0 };
+        model.published.insert(key, Published { address: WEB, port: 80_u16.to_be_bytes(), reserved: [0; 2] });
+        for (source, destination) in
+            [(Model::REMOTE, [127, 0, 0, 1]), (Model::REMOTE, [127, 9, 9, 9]), ([127, 0, 0, 1], Model::HOST)]
+        {
+            let summary = Summary { source, destination, source_port: 40_000, destination_port: 8080 };
+            let mut frame = build(summary, Kind::Tcp(tcp::SYN), b"");
+            assert_eq!(early(&frame.as_mut_slice(), &model), Err(DropReason::LoopbackFromWire));
+            let fate = inbound(&mut model, 1, &mut frame);
+            assert_eq!(fate.drop_reason(), Some(DropReason::LoopbackFromWire), "{source:?} to {destination:?}");
+            assert!(model.flows.is_empty());
+        }
     }
 }
