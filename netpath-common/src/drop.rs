@@ -45,6 +45,8 @@ counted! {
     HopGone = 16, "hop_gone";
     /// A fragment that overlaps with one that has come.
     FragmentOverlap = 17, "fragment_overlap";
+    /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3).
+    LoopbackFromWire = 18, "loopback_from_wire";
 }
 
 impl DropReason {

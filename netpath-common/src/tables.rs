@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published,
-        PublishedKey, Uplink,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount,
+        Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
 };
@@ -115,6 +115,9 @@ pub trait Tables {
 
     /// Whether an address is one of the host's own.
     fn is_host_address(&self, address: Address) -> bool;
+
+    /// Whether an IPv6 address is one of the host's own.
+    fn is_host_address_ipv6(&self, address: Ipv6Address) -> bool;
 
     /// Whether a flow stays with nf_conntrack; keeps it there for another of its timeouts.
     fn is_handed_over(&mut self, key: &FlowKey, now_ns: u64) -> bool;

@@ -8,16 +8,13 @@
 
 use aya_ebpf::{bindings::TC_ACT_OK, programs::TcContext};
 use netpath_common::{
-    abi::{FlowKey, PathCount},
+    abi::{FlowKey, PathCount, RUN_KEYS_MAX},
     conntrack,
     tables::Tables,
     wire::ethernet,
 };
 
 use crate::{kernel::clock, maps::KernelTables};
-
-/// Keys in one run. With the header they fit the page that a test run gives a packet.
-const KEYS_MAX: usize = 128;
 
 /// Deletes the expired among the keys and gives how many there were.
 #[inline(always)]
@@ -38,7 +35,7 @@ fn each(context: &TcContext, count: PathCount, delete: impl Fn(&mut KernelTables
     let now_ns = clock::now_ns();
     let mut deleted = TC_ACT_OK;
     let mut index = 0;
-    while index < KEYS_MAX {
+    while index < RUN_KEYS_MAX {
         let Ok(key) = context.load::<FlowKey>(ethernet::LEN + index * size_of::<FlowKey>()) else { break };
         if delete(&mut tables, &key, now_ns) {
             tables.count(count, 0);

@@ -9,14 +9,16 @@
 
 mod collect;
 mod held;
+mod host_access;
 mod kernel;
+mod loopback;
 mod maps;
 mod packet;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 use netpath_common::path::{early::early, from_container, from_host, from_wire};
 
@@ -89,6 +91,12 @@ fn np_bridge(context: TcContext) -> i32 {
     verdict::tc(&packet, fate)
 }
 
+/// tc egress on the loopback interface: datagrams of the host to its IPv6 addresses.
+#[classifier]
+fn np_loopback(context: TcContext) -> i32 {
+    loopback::loopback(&context)
+}
+
 /// Never attached: deletes the expired flows among the keys that userspace hands it as packet data.
 #[classifier]
 fn np_collect(context: TcContext) -> i32 {
@@ -99,6 +107,54 @@ fn np_collect(context: TcContext) -> i32 {
 #[classifier]
 fn np_remove(context: TcContext) -> i32 {
     collect::remove(&context)
+}
+
+/// cgroup: a process connects to an IPv4 address.
+#[cgroup_sock_addr(connect4)]
+fn np_connect4(context: SockAddrContext) -> i32 {
+    host_access::connect4(&context)
+}
+
+/// cgroup: a process connects to an IPv6 address.
+#[cgroup_sock_addr(connect6)]
+fn np_connect6(context: SockAddrContext) -> i32 {
+    host_access::connect6(&context)
+}
+
+/// cgroup: a process sends a datagram to an IPv4 address by a socket that isn't connected.
+#[cgroup_sock_addr(sendmsg4)]
+fn np_sendmsg4(context: SockAddrContext) -> i32 {
+    host_access::sendmsg4(&context)
+}
+
+/// cgroup: a process sends a datagram to an IPv6 address by a socket that isn't connected.
+#[cgroup_sock_addr(sendmsg6)]
+fn np_sendmsg6(context: SockAddrContext) -> i32 {
+    host_access::sendmsg6(&context)
+}
+
+/// cgroup: a process is shown a datagram's sender, IPv4.
+#[cgroup_sock_addr(recvmsg4)]
+fn np_recvmsg4(context: SockAddrContext) -> i32 {
+    host_access::show4(&context)
+}
+
+/// cgroup: a process is shown a datagram's sender, IPv6.
+#[cgroup_sock_addr(recvmsg6)]
+fn np_recvmsg6(context: SockAddrContext) -> i32 {
+    host_access::show6(&context)
+}
+
+/// cgroup: a process is shown its peer, IPv4.
+#[cgroup_sock_addr(getpeername4)]
+fn np_getpeername4(context: SockAddrContext) -> i32 {
+    host_access::show4(&context)
+}
+
+/// cgroup: a process is shown its peer, IPv6.
+#[cgroup_sock_addr(getpeername6)]
+fn np_getpeername6(context: SockAddrContext) -> i32 {
+    host_access::show6(&context)
 }
 
 #[cfg(not(test))]

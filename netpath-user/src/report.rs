@@ -33,6 +33,18 @@ pub struct DaemonStatus {
     pub published: Vec<PublishedStatus>,
     /// Changes that failed and will be tried again.
     pub pending: Vec<PendingFailure>,
+    /// The host's own way to published ports.
+    pub host_access: HostAccessStatus,
+}
+
+/// The host's own way to published ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostAccessStatus {
+    /// Whether the host's own sockets are led to published ports.
+    pub attached: bool,
+    /// Why not; absent when they are, and when only the pins speak.
+    pub error: Option<String>,
 }
 
 /// The connection to Docker.

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dataplane::{AttachmentReport, Pins},
     desired::model::{Hook, IfIndex},
-    report::{DaemonStatus, DockerStatus, EndpointStatus, NetworkStatus, PendingFailure, UplinkStatus},
+    report::{
+        DaemonStatus, DockerStatus, EndpointStatus, HostAccessStatus, NetworkStatus, PendingFailure, UplinkStatus,
+    },
     settings::{self, Profile},
 };
 
@@ -42,6 +44,8 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// How many ports are published.
     pub published_ports: usize,
+    /// The host's own way to published ports.
+    pub host_access: HostAccessStatus,
     /// The flow table.
     pub flows: Flows,
     /// How long flows may be silent.
@@ -132,6 +136,7 @@ impl Status {
             networks: daemon.networks.into_iter().map(|network| Network { network, ..Network::default() }).collect(),
             endpoints: daemon.endpoints,
             published_ports: daemon.published.len(),
+            host_access: daemon.host_access,
             pending: daemon.pending,
             ..Self::default()
         }
@@ -154,6 +159,7 @@ impl Status {
                 .map(|(address, endpoint)| container(*address, endpoint, &attachments))
                 .collect(),
             published_ports: pins.published().context("reading the pinned published ports")?.len(),
+            host_access: HostAccessStatus { attached: pins.host_access(), error: None },
             ..Self::default()
         };
         status.add_pins(pins)?;

@@ -26,6 +26,8 @@ pub enum Restart {
     StopsContainers,
     /// They live on (`--live-restore`).
     KeepsContainers,
+    /// They end with it, and it starts no docker-proxy (`--userland-proxy=false`).
+    WithoutProxy,
 }
 
 /// A running Docker daemon; dropping it stops it with all its containers.
@@ -52,10 +54,15 @@ impl Dockerd {
             .arg("--host")
             .arg(format!("unix://{}", at("docker.sock").display()));
         if mode == Mode::Sole {
-            command.args(["--iptables=false", "--ip6tables=false", "--userland-proxy=false"]);
+            command.args(["--iptables=false", "--ip6tables=false"]);
+            if restart != Restart::WithoutProxy {
+                command.arg("--userland-proxy=false");
+            }
         }
-        if restart == Restart::KeepsContainers {
-            command.arg("--live-restore");
+        match restart {
+            Restart::StopsContainers => {}
+            Restart::KeepsContainers => drop(command.arg("--live-restore")),
+            Restart::WithoutProxy => drop(command.arg("--userland-proxy=false")),
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().context("duplicate the log")?).stderr(log);
         let process = run::mark(&mut command).spawn().context("start dockerd: is the package docker.io installed?")?;

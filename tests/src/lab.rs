@@ -8,7 +8,7 @@
 //! The ends outside the host send as a wire delivers: whole checksums, no packet larger than the MTU.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +27,8 @@ pub const LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// A second address of the host.
 pub const HOST_SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+/// An IPv6 address of the host.
+pub const HOST_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 /// A machine behind the neighbour.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// docker0's address, the containers' gateway.
@@ -254,6 +256,8 @@ fn wire(host: &Namespace, lan: &Namespace, far: &Namespace) -> Result<()> {
     set_up(lan, "far0", &["198.51.100.1/24"])?;
     set_up(far, "eth0", &["198.51.100.2/24"])?;
     set_up(host, "eth0", &["192.0.2.2/24", "192.0.2.3/24"])?;
+    // Usable at once: nobody else on the wire could have it.
+    host.run(&["ip", "address", "add", &format!("{HOST_IPV6}/64"), "dev", "eth0", "nodad"])?;
     for (place, interface) in [(lan, "eth0"), (lan, "far0"), (far, "eth0")] {
         place.run(&["ethtool", "-K", interface, "tx", "off", "tso", "off", "gso", "off"])?;
     }

@@ -15,6 +15,8 @@ pub struct Status {
     pub in_sync: bool,
     /// `takeover` or `sole`.
     pub mode: String,
+    /// The host's own way to published ports.
+    pub host_access: HostAccess,
     /// The uplinks.
     pub uplinks: Vec<Uplink>,
     /// Containers' addresses.
@@ -25,6 +27,15 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// The flow table.
     pub flows: Flows,
+}
+
+/// The host's own way to published ports in `netpath status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct HostAccess {
+    /// Whether the programs are attached.
+    pub attached: bool,
+    /// Why they aren't.
+    pub error: Option<String>,
 }
 
 /// An uplink in `netpath status`.

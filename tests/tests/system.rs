@@ -24,6 +24,7 @@ mod system {
     pub(crate) mod evidence;
     pub(crate) mod guard;
     pub(crate) mod handover;
+    pub(crate) mod host_access;
     pub(crate) mod lifetime;
     pub(crate) mod live;
     pub(crate) mod local;
@@ -38,6 +39,7 @@ mod system {
 const THEMES: &[&[Case]] = &[
     system::masquerade::CASES,
     system::published::CASES,
+    system::host_access::CASES,
     system::local::CASES,
     system::bulk::CASES,
     system::errors::CASES,

@@ -11,6 +11,7 @@ pub mod event;
 pub mod flow;
 pub mod names;
 pub mod published;
+pub mod socket;
 pub mod uplink;
 
 pub use config::{Config, Mode};
@@ -19,12 +20,18 @@ pub use endpoint::{Endpoint, Hop, HopKind};
 pub use event::{EndReason, Event, EventKind};
 pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, Seen};
 pub use published::{Published, PublishedKey};
+pub use socket::{Asked, AskedKey};
 pub use uplink::{Uplink, UplinkAddress};
 
 /// An IPv4 address in network byte order.
 pub type Address = [u8; 4];
+/// An IPv6 address as words as they lie in memory.
+pub type Ipv6Address = [u32; 4];
 /// A port, or an ICMP echo identifier, in network byte order.
 pub type Port = [u8; 2];
+/// Keys that one run of `np_collect` or `np_remove` takes, as packet data behind an Ethernet header's length of nothing.
+/// More would fit the page that a test run gives a packet, but the verifier goes through each of them.
+pub const RUN_KEYS_MAX: usize = 48;
 /// Words of 64 bits that hold a bit for each port.
 pub const RESERVED_PORT_WORDS: usize = 65_536 / 64;
 /// An Ethernet address.

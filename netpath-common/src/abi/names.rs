@@ -19,6 +19,8 @@ pub mod map {
     pub const UPLINKS: &str = "UPLINKS";
     /// The host's own addresses: address to 1.
     pub const HOST_ADDRESSES: &str = "HOST_ADDRESSES";
+    /// The host's own IPv6 addresses: address to 1.
+    pub const HOST_ADDR_IPV6: &str = "HOST_ADDR_IPV6";
     /// Flows that stay with nf_conntrack: [`crate::abi::FlowKey`] to [`crate::abi::Handover`].
     pub const HANDOVER: &str = "HANDOVER";
     /// Ports of a fragmented datagram: [`crate::abi::FragmentKey`] to [`crate::abi::FragmentPorts`].
@@ -29,6 +31,8 @@ pub mod map {
     pub const TIMEOUTS: &str = "TIMEOUTS";
     /// Bits of ports that no flow is translated to, 64 in a word.
     pub const RESERVED_PORTS: &str = "RESERVED_PORTS";
+    /// What the host's sockets asked for: [`crate::abi::AskedKey`] to [`crate::abi::Asked`].
+    pub const ASKED: &str = "ASKED";
     /// Dropped packets by [`crate::drop::DropReason`], per CPU.
     pub const DROPS: &str = "DROPS";
     /// Packets and bytes by [`crate::abi::PathCount`], per CPU.
@@ -47,11 +51,13 @@ pub mod map {
         PUBLISHED,
         UPLINKS,
         HOST_ADDRESSES,
+        HOST_ADDR_IPV6,
         HANDOVER,
         FRAGMENTS,
         CONFIG,
         TIMEOUTS,
         RESERVED_PORTS,
+        ASKED,
         DROPS,
         TRAFFIC,
         EVENTS,
@@ -71,8 +77,37 @@ pub mod program {
     pub const CONTAINER: &str = "np_container";
     /// tc egress on a bridge: packets from the host to its containers.
     pub const BRIDGE: &str = "np_bridge";
+    /// tc egress on the loopback interface: the host's datagrams to its IPv6 addresses.
+    pub const LOOPBACK: &str = "np_loopback";
     /// Never attached: deletes expired flows that userspace hands it as packet data.
     pub const COLLECT: &str = "np_collect";
     /// Never attached, but pinned: removes the flows that userspace hands it as packet data, whatever their state.
     pub const REMOVE: &str = "np_remove";
+
+    /// cgroup, connect() of IPv4: the host's sockets on their way to a published port.
+    pub const CONNECT4: &str = "np_connect4";
+    /// The same for IPv6.
+    pub const CONNECT6: &str = "np_connect6";
+    /// cgroup, sendto() of IPv4 on a UDP socket that isn't connected.
+    pub const SENDMSG4: &str = "np_sendmsg4";
+    /// The same for IPv6: only remembers what was asked.
+    pub const SENDMSG6: &str = "np_sendmsg6";
+    /// cgroup, recvfrom() of IPv4 on a UDP socket.
+    pub const RECVMSG4: &str = "np_recvmsg4";
+    /// The same for IPv6.
+    pub const RECVMSG6: &str = "np_recvmsg6";
+    /// cgroup, getpeername() of IPv4.
+    pub const GETPEERNAME4: &str = "np_getpeername4";
+    /// The same for IPv6.
+    pub const GETPEERNAME6: &str = "np_getpeername6";
+
+    /// The programs of the host's sockets.
+    pub const SOCKETS: &[&str] =
+        &[CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, RECVMSG4, RECVMSG6, GETPEERNAME4, GETPEERNAME6];
+}
+
+/// Variables of the eBPF object that the loader sets.
+pub mod variable {
+    /// The kernel's number of the network namespace that netpath works for, a `u64`.
+    pub const HOST_NETNS_COOKIE: &str = "HOST_NETNS_COOKIE";
 }

@@ -10,8 +10,8 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Mode, PathCount,
-        Published, PublishedKey, Uplink, UplinkAddress,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode,
+        PathCount, Published, PublishedKey, Uplink, UplinkAddress,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -36,6 +36,8 @@ pub struct Model {
     pub uplinks: BTreeMap<u32, Uplink>,
     /// The host's addresses.
     pub host_addresses: BTreeSet<Address>,
+    /// The host's IPv6 addresses.
+    pub host_addresses_ipv6: BTreeSet<Ipv6Address>,
     /// Flows of nf_conntrack.
     pub handover: HashSet<FlowKey>,
     /// Ports of fragmented datagrams.
@@ -102,6 +104,7 @@ impl Model {
             published: HashMap::new(),
             uplinks: BTreeMap::from([(Self::UPLINK, uplink)]),
             host_addresses: BTreeSet::from([Self::HOST, Self::GATEWAY]),
+            host_addresses_ipv6: BTreeSet::new(),
             handover: HashSet::new(),
             fragments: HashMap::new(),
             route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE },
@@ -249,6 +252,10 @@ impl Tables for Model {
 
     fn is_host_address(&self, address: Address) -> bool {
         self.host_addresses.contains(&address)
+    }
+
+    fn is_host_address_ipv6(&self, address: Ipv6Address) -> bool {
+        self.host_addresses_ipv6.contains(&address)
     }
 
     fn is_handed_over(&mut self, key: &FlowKey, _now_ns: u64) -> bool {

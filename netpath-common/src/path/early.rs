@@ -1,6 +1,7 @@
-//! What is decided before the kernel spends a buffer on a frame: malformed ones, and those that address a container
-//! without having been let in.
+//! What is decided before the kernel spends a buffer on a frame: malformed ones, those that address a container
+//! without having been let in, and those with a loopback address.
 
+use super::is_loopback;
 use crate::{
     drop::DropReason,
     packet::Packet,
@@ -18,6 +19,9 @@ pub fn early<T: Tables>(packet: &impl Packet, tables: &T) -> Result<(), DropReas
     let mut headers = Headers::EMPTY;
     if parse(packet, &mut headers)? == NetworkLayer::Other {
         return Ok(());
+    }
+    if is_loopback(headers.key.source) || is_loopback(headers.key.destination) {
+        return Err(DropReason::LoopbackFromWire);
     }
     match tables.endpoint(headers.key.destination) {
         Some(_) => Err(DropReason::DirectToContainer),

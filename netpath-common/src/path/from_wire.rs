@@ -1,7 +1,7 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
 use super::{
-    end_leftover, generation, icmp_error, leave, may_open,
+    end_leftover, generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
     with_flow,
 };
@@ -46,6 +46,10 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
 #[inline(always)]
 fn try_unknown<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
     let kernel = Ok(Some(Verdict::kernel(PathCount::ToKernel)));
+    if is_loopback(headers.key.source) || is_loopback(headers.key.destination) {
+        // A port published on 127.0.0.1 is the host's own only, whatever net.ipv4.conf.*.route_localnet says.
+        return Err(DropReason::LoopbackFromWire);
+    }
     if tables.endpoint(headers.key.destination).is_some() {
         return Err(DropReason::DirectToContainer);
     }

@@ -8,6 +8,8 @@ pub mod early;
 mod fragments;
 pub mod from_container;
 pub mod from_host;
+pub mod from_loopback;
+pub mod from_socket;
 pub mod from_wire;
 mod icmp_error;
 mod published;
@@ -18,7 +20,7 @@ pub use fragments::FRAGMENT_NS;
 mod tests;
 
 use crate::{
-    abi::{Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
+    abi::{Address, Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
     forward::{self, Fate, Verdict},
@@ -28,6 +30,12 @@ use crate::{
     tables::{Arrival, Tables},
     wire::tcp,
 };
+
+/// Whether an address is of 127.0.0.0/8.
+#[inline(always)]
+const fn is_loopback(address: Address) -> bool {
+    address[0] == 127
+}
 
 /// What to do with a packet that netpath can't carry: in takeover the kernel does, in sole mode nobody may.
 ///

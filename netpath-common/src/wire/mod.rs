@@ -17,6 +17,8 @@ pub mod ethernet {
     pub const LEN: usize = 14;
     /// EtherType of IPv4.
     pub const IPV4: [u8; 2] = [0x08, 0x00];
+    /// EtherType of IPv6.
+    pub const IPV6: [u8; 2] = [0x86, 0xdd];
     /// The bit of the first byte that tells group addresses from those of one station.
     pub const GROUP: u8 = 1;
 }
@@ -53,6 +55,12 @@ pub mod ipv4 {
     pub const MORE_FRAGMENTS: u16 = 0x2000;
     /// In [`FRAGMENT`], host order: the offset.
     pub const OFFSET: u16 = 0x1fff;
+}
+
+/// IPv6 (RFC 8200).
+pub mod ipv6 {
+    /// Bytes of the header without extensions.
+    pub const LEN: usize = 40;
 }
 
 /// Protocol numbers (IANA).

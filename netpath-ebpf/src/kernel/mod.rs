@@ -3,4 +3,5 @@
 pub(crate) mod clock;
 pub(crate) mod redirect;
 pub(crate) mod routes;
+pub(crate) mod socket_address;
 pub(crate) mod sockets;

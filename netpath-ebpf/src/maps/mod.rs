@@ -4,6 +4,7 @@
 //! smallest useful size here; `docs/maps.md` has the sizes that the daemon gives them.
 
 pub(crate) mod answers;
+pub(crate) mod asked;
 pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod endpoints;
@@ -25,8 +26,8 @@ use core::ffi::c_void;
 
 use netpath_common::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, PathCount, Published,
-        PublishedKey, Uplink,
+        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount,
+        Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -132,6 +133,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn is_host_address(&self, address: Address) -> bool {
         host_addresses::contains(address)
+    }
+
+    #[inline(always)]
+    fn is_host_address_ipv6(&self, address: Ipv6Address) -> bool {
+        host_addresses::contains_ipv6(address)
     }
 
     #[inline(always)]

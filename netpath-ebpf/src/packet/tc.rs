@@ -4,7 +4,9 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data},
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+    },
     programs::TcContext,
 };
 use netpath_common::{
@@ -40,6 +42,21 @@ impl<'context> TcPacket<'context> {
             unsafe { bpf_skb_pull_data(context.skb.skb, pulled) };
         }
         packet
+    }
+
+    /// Whether the kernel has the packet for one of IPv6; costs no look at its bytes.
+    #[inline(always)]
+    pub(crate) fn is_ipv6(context: &TcContext) -> bool {
+        // SAFETY: the context is the kernel's own for the duration of the program.
+        let protocol = unsafe { (*context.skb.skb).protocol };
+        protocol == u32::from(u16::from_ne_bytes(ethernet::IPV6))
+    }
+
+    /// Makes the IPv6 header one of IPv4 by its length; its bytes are to be written. False: nothing has changed.
+    #[inline(always)]
+    pub(crate) fn shorten_to_ipv4(&mut self) -> bool {
+        // SAFETY: the context is the program's own. The helper refuses what it can't change.
+        unsafe { bpf_skb_change_proto(self.context.skb.skb, u16::from_ne_bytes(ethernet::IPV4), 0) == 0 }
     }
 
     /// Whether the packet path looks at the packet at all: a frame whose VLAN tag the driver took off belongs to an

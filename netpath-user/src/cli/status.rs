@@ -10,7 +10,11 @@ use super::{
     net,
     output::{Table, human_bytes, message, show},
 };
-use crate::{control::ClientError, report::DockerStatus, status::Status};
+use crate::{
+    control::ClientError,
+    report::{DockerStatus, HostAccessStatus},
+    status::Status,
+};
 
 /// What there is to say of Docker before the daemon's first round.
 const STARTING: &str = "the daemon is starting";
@@ -116,6 +120,7 @@ fn overview(status: &Status) -> String {
             ("Mode:", mode.to_owned()),
             ("Flows:", format!("{} of {}", status.flows.used, status.flows.capacity)),
             ("Ports:", format!("{} published", status.published_ports)),
+            ("Host:", host_access(status)),
             ("Drops:", format!("{} packets", status.drops.values().sum::<u64>())),
         ]);
     }
@@ -142,6 +147,16 @@ fn docker(docker: &DockerStatus) -> String {
     let version = api_version.as_ref().map(|version| format!(", API {version}")).unwrap_or_default();
     let step = if *in_sync { "" } else { ", list pending" };
     format!("{socket}, connected{version}{step}")
+}
+
+/// Whether the host itself reaches published ports by netpath.
+fn host_access(status: &Status) -> String {
+    let HostAccessStatus { attached, error } = &status.host_access;
+    match (attached, error) {
+        (true, _) => "its own connections to published ports go straight to the containers".to_owned(),
+        (false, Some(error)) => format!("its own connections to published ports stay with the kernel: {error}"),
+        (false, None) => "its own connections to published ports stay with the kernel".to_owned(),
+    }
 }
 
 fn uplinks(status: &Status) -> Option<String> {
@@ -212,7 +227,7 @@ mod tests {
     use crate::{
         control::ClientError,
         dataplane::PinsError,
-        report::{DockerStatus, EndpointStatus, NetworkStatus, PendingFailure, UplinkStatus},
+        report::{DockerStatus, EndpointStatus, HostAccessStatus, NetworkStatus, PendingFailure, UplinkStatus},
         status::{Daemon, Flows, Network, Status, Traffic},
     };
 
@@ -318,6 +333,7 @@ mod tests {
             }],
             endpoints: vec![endpoint],
             published_ports: 3,
+            host_access: HostAccessStatus { attached: true, error: None },
             flows: Flows { used: 2, capacity: 1024 },
             traffic: [("masquerade_out", 3), ("local", 0)]
                 .map(|(name, packets)| (name.to_owned(), Traffic { packets, bytes: packets * 1500 }))
@@ -333,6 +349,7 @@ mod tests {
   Mode:    takeover
   Flows:   2 of 1024
   Ports:   3 published
+  Host:    its own connections to published ports go straight to the containers
   Drops:   4 packets
 
 UPLINK   HOOK   XDP   ADDRESSES
@@ -351,6 +368,14 @@ DROPS     PACKETS
 no_flow   4
 "
         );
+    }
+
+    #[test]
+    fn the_table_says_why_the_host_goes_the_kernels_way() {
+        let host_access = HostAccessStatus { attached: false, error: Some("no cgroup2".to_owned()) };
+        let text = table(&Status { host_access, ..in_step() });
+        let line = "  Host:    its own connections to published ports stay with the kernel: no cgroup2\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

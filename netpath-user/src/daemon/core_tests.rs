@@ -15,6 +15,7 @@ use crate::{
         uplinks::UplinkChoice,
     },
     kernel_conntrack::{Connection, Tuple},
+    report::HostAccessStatus,
 };
 
 const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -78,6 +79,10 @@ impl Engine for Scripted {
 
     fn attachments(&self) -> Vec<AttachmentReport> {
         Vec::new()
+    }
+
+    fn host_access(&self) -> HostAccessStatus {
+        HostAccessStatus::default()
     }
 }
 

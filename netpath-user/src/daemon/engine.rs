@@ -3,6 +3,7 @@
 use crate::{
     dataplane::{AttachmentReport, Dataplane, HandoverFlow, Kernel, Pins, PinsError},
     kernel_conntrack::{self, Connection},
+    report::HostAccessStatus,
 };
 
 /// A dataplane with flows, and the kernel's own connection tracking beside it.
@@ -17,6 +18,8 @@ pub(super) trait Engine: Dataplane {
     fn begin_opening_flows(&mut self) -> anyhow::Result<()>;
     /// What is attached, and how.
     fn attachments(&self) -> Vec<AttachmentReport>;
+    /// The host's own way to published ports.
+    fn host_access(&self) -> HostAccessStatus;
 }
 
 impl Engine for Kernel {
@@ -38,6 +41,10 @@ impl Engine for Kernel {
 
     fn attachments(&self) -> Vec<AttachmentReport> {
         Self::attachments(self)
+    }
+
+    fn host_access(&self) -> HostAccessStatus {
+        Self::host_access(self).clone()
     }
 }
 

@@ -102,7 +102,10 @@ impl Journal {
             }
             Change::SetUplink(ifindex, uplink) => self.uplink(*ifindex, uplink, before),
             Change::RemoveUplink(ifindex) => info!(uplink = self.link(*ifindex), "uplink goes"),
-            Change::AddHostAddress(_) | Change::RemoveHostAddress(_) => debug!(?change, "the host's addresses change"),
+            Change::AddHostAddress(_)
+            | Change::RemoveHostAddress(_)
+            | Change::AddHostAddressIpv6(_)
+            | Change::RemoveHostAddressIpv6(_) => debug!(?change, "the host's addresses change"),
             Change::Attach(at) => {
                 debug!(interface = self.link(at.ifindex), program = describe::hook(at.hook), "attaching");
             }

@@ -90,7 +90,8 @@ pub async fn run(
     let host_watch = HostWatch::subscribe()?;
     let host = Arc::new(netlink::read()?);
     check_uplinks(&options.uplinks, &host)?;
-    let kernel = Kernel::open(&options.dataplane)?;
+    let mut kernel = Kernel::open(&options.dataplane)?;
+    kernel.attach_host_access();
 
     let (send, news) = mpsc::channel(NEWS_MAX);
     // Dropping the set ends the watchers.

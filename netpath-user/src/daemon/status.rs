@@ -35,6 +35,7 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         endpoints: endpoints(actual, &core.host, &owners),
         published: published(actual, &owners),
         pending: pending(core),
+        host_access: core.engine.host_access(),
     }
 }
 

@@ -43,7 +43,9 @@ pub(super) struct Links {
 impl Links {
     /// Loads the programs and takes over every link that is pinned; pins of interfaces that are gone are removed.
     pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
-        for name in [program::UPLINK, program::CONTAINER, program::BRIDGE, program::COLLECT, program::REMOVE] {
+        for name in
+            [program::UPLINK, program::CONTAINER, program::BRIDGE, program::LOOPBACK, program::COLLECT, program::REMOVE]
+        {
             classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
         }
         for name in [program::XDP_UPLINK, program::XDP_GENERIC] {
@@ -101,7 +103,9 @@ impl Links {
             interface::name(attachment.ifindex).with_context(|| format!("interface {} is gone", attachment.ifindex))?;
         let pin = match attachment.hook {
             Hook::XdpUplink => self.attach_xdp(ebpf, attachment, &name)?,
-            Hook::Uplink | Hook::Container | Hook::Bridge => Some(self.attach_tc(ebpf, attachment, &name)?),
+            Hook::Uplink | Hook::Container | Hook::Bridge | Hook::Loopback => {
+                Some(self.attach_tc(ebpf, attachment, &name)?)
+            }
         };
         self.pins.extend(pin);
         Ok(())
@@ -250,6 +254,7 @@ fn tc_program(hook: Hook) -> anyhow::Result<(&'static str, TcAttachType)> {
         Hook::Uplink => Ok((program::UPLINK, TcAttachType::Ingress)),
         Hook::Container => Ok((program::CONTAINER, TcAttachType::Ingress)),
         Hook::Bridge => Ok((program::BRIDGE, TcAttachType::Egress)),
+        Hook::Loopback => Ok((program::LOOPBACK, TcAttachType::Egress)),
         Hook::XdpUplink => bail!("an XDP hook takes no tc program"),
     }
 }

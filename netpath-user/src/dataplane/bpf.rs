@@ -1,12 +1,12 @@
-//! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), and a second pin of a program. And
-//! what a ring buffer needs to be waited for.
+//! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), a second pin of a program, and
+//! another program for a pinned link of any kind. And what a ring buffer needs to be waited for.
 //!
 //! A batch is one call for thousands of entries instead of one or two for each.
 
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 use aya::{
@@ -21,6 +21,8 @@ const LOOKUP_BATCH: libc::c_long = 24;
 const UPDATE_BATCH: libc::c_long = 26;
 const DELETE_BATCH: libc::c_long = 27;
 const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET: libc::c_long = 7;
+const LINK_UPDATE: libc::c_long = 29;
 
 /// The `batch` member of `union bpf_attr`.
 #[repr(C)]
@@ -66,7 +68,7 @@ pub(super) fn lookup<K: Pod + Zeroable, V: Pod + Zeroable>(
     };
     let result = call(LOOKUP_BATCH, &mut attributes);
     let last = match result {
-        Ok(()) => false,
+        Ok(_) => false,
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
         Err(error) => return Err(error),
     };
@@ -89,7 +91,7 @@ pub(super) fn update<K: Pod, V: Pod>(map: &MapData, entries: &[(K, V)]) -> io::R
         map_fd: descriptor(map.fd().as_fd()),
         ..BatchAttributes::default()
     };
-    call(UPDATE_BATCH, &mut attributes)
+    call(UPDATE_BATCH, &mut attributes).map(drop)
 }
 
 /// Removes entries; that one isn't there is no error.
@@ -103,7 +105,7 @@ pub(super) fn delete<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
             ..BatchAttributes::default()
         };
         match call(DELETE_BATCH, &mut attributes) {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             // The kernel stops at a key that isn't there and says how many it did before: go on behind it.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 rest = rest.get(attributes.count as usize + 1..).unwrap_or_default();
@@ -118,17 +120,36 @@ fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
 }
 
+/// The members of `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+struct PinAttributes {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Puts a program into the pinned link at `path`, in place.
+pub(super) fn update_link(path: &CStr, program: BorrowedFd<'_>) -> io::Result<()> {
+    /// The `link_update` member of `union bpf_attr`.
+    #[repr(C)]
+    struct UpdateAttributes {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attributes = PinAttributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let link = call(OBJ_GET, &mut attributes)?;
+    // SAFETY: the kernel has just given this descriptor to the caller, and nobody else knows it.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let (link_fd, new_prog_fd) = (descriptor(link.as_fd()), descriptor(program));
+    call(LINK_UPDATE, &mut UpdateAttributes { link_fd, new_prog_fd, flags: 0, old_prog_fd: 0 }).map(drop)
+}
+
 /// Pins an object, one that may be pinned elsewhere too.
 pub(super) fn pin_object(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
-    /// The members of `union bpf_attr` for `BPF_OBJ_PIN`.
-    #[repr(C)]
-    struct PinAttributes {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     let mut attributes = PinAttributes { pathname: path.as_ptr() as u64, bpf_fd: descriptor(fd), file_flags: 0 };
-    call(OBJ_PIN, &mut attributes)
+    call(OBJ_PIN, &mut attributes).map(drop)
 }
 
 /// Lets the async runtime wait for a ring buffer.
@@ -139,9 +160,11 @@ pub(super) fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapDat
 
 /// Calls bpf(2). `A` must be the kernel's structure for the command, and each pointer in it must lead to memory of the
 /// size that the command reads or writes, alive in the caller until the call returns.
-fn call<A>(command: libc::c_long, attributes: &mut A) -> io::Result<()> {
-    // SAFETY: the three callers above fill in the structure of their command, with buffers of `count` elements of the
+///
+/// Gives what the command returns: a descriptor, or zero.
+fn call<A>(command: libc::c_long, attributes: &mut A) -> io::Result<i32> {
+    // SAFETY: the callers above fill in the structure of their command, with buffers of `count` elements of the
     // map's own key and value types or a string that ends in zero.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

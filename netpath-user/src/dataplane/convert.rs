@@ -1,8 +1,8 @@
 //! Between the model's types and those in the maps.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use netpath_common::abi::{self, Address, Hop, HopKind, Published, PublishedKey, UplinkAddress};
+use netpath_common::abi::{self, Address, Hop, HopKind, Ipv6Address, Published, PublishedKey, UplinkAddress};
 
 use crate::desired::model::{Endpoint, IfIndex, Protocol, PublishedPort, PublishedTarget, Uplink};
 
@@ -85,4 +85,32 @@ pub(super) fn uplink_entry(uplink: &Uplink, hop: u32) -> abi::Uplink {
         entry.address_count += 1;
     }
     entry
+}
+
+pub(super) fn ipv6_words(address: Ipv6Addr) -> Ipv6Address {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(address.octets().as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*bytes);
+    }
+    words
+}
+
+pub(super) fn read_ipv6(words: Ipv6Address) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *bytes = word.to_ne_bytes();
+    }
+    octets.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_survives_the_map() {
+        let address: Ipv6Addr = "2001:db8::ab:1".parse().unwrap();
+        assert_eq!(read_ipv6(ipv6_words(address)), address);
+        assert_eq!(ipv6_words(Ipv6Addr::LOCALHOST), [0, 0, 0, 1_u32.to_be()]);
+    }
 }

@@ -16,7 +16,7 @@ use netpath_common::{
 };
 
 use super::{
-    attach,
+    attach, host_access,
     layout::Layout,
     pins::{Pins, PinsError},
 };
@@ -54,6 +54,10 @@ pub fn detach(pin_dir: &Path) -> anyhow::Result<Detached> {
             Ok(()) => detached.links += 1,
             Err(error) => failures.push(error),
         }
+    }
+    match host_access::detach(&layout) {
+        Ok(links) => detached.links += links,
+        Err(error) => failures.push(error),
     }
     for (directory, counts) in [(layout.maps(), true), (layout.links(), true), (layout.programs(), false)] {
         match remove_files(&directory) {

@@ -1,4 +1,4 @@
-//! What the kernel says of an interface: its name, and the driver behind it.
+//! What the kernel says of an interface, its name and the driver behind it, and of the network namespace.
 
 use std::{ffi::CStr, io, mem::zeroed, os::fd::AsRawFd as _};
 
@@ -49,4 +49,22 @@ pub(super) fn driver(name: &str) -> io::Result<String> {
     // SAFETY: the array ends with the zero written above.
     let driver = unsafe { CStr::from_ptr(info.driver.as_ptr()) };
     Ok(driver.to_string_lossy().into_owned())
+}
+
+/// The kernel's number for the caller's network namespace, never 0 (kernel 5.14).
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option is a number of eight bytes, for which there is room, and both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }

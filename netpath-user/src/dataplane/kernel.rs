@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use aya::{
 };
 use netpath_common::{
     abi::{
-        self, Address, Config, FlowKey, Handover, Mode, Published, RESERVED_PORT_WORDS,
+        self, Address, Config, FlowKey, Handover, Ipv6Address, Mode, Published, RESERVED_PORT_WORDS,
         names::{map, program},
     },
     conntrack::PairState,
@@ -28,11 +28,13 @@ use super::{
     convert,
     detach::now_ns,
     hops::Hops,
+    host_access, interface,
     layout::Layout,
     load, remover,
 };
 use crate::{
     desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
+    report::HostAccessStatus,
     settings::PortRange,
 };
 
@@ -65,11 +67,14 @@ pub struct Kernel {
     endpoints: HashMap<MapData, Address, abi::Endpoint>,
     uplinks: HashMap<MapData, u32, abi::Uplink>,
     host_addresses: HashMap<MapData, Address, u32>,
+    host_addresses_ipv6: HashMap<MapData, Ipv6Address, u32>,
     published: MapData,
     pub(super) handover: MapData,
     pub(super) flows: MapData,
     pub(super) sweep: Cursor,
     pub(super) timeouts: BTreeMap<PairState, u32>,
+    layout: Layout,
+    host_access: HostAccessStatus,
     #[cfg(feature = "trace")]
     pub(super) packet_log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
@@ -83,7 +88,9 @@ impl Kernel {
     pub fn open(options: &Options) -> anyhow::Result<Self> {
         let layout = Layout::new(&options.pin_dir);
         layout.prepare()?;
-        let mut ebpf = load::load(&layout, options.flows_max)?;
+        // The number 0 is no namespace's: without it the programs of sockets do nothing.
+        let netns_cookie = interface::netns_cookie().unwrap_or(0);
+        let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
         let links = Links::adopt(layout.clone(), &mut ebpf, options.xdp, options.tc)?;
         remover::pin(&layout, attach::classifier(&mut ebpf, program::REMOVE)?)?;
         let mut kernel = Self {
@@ -95,11 +102,14 @@ impl Kernel {
             endpoints: typed(&mut ebpf, map::ENDPOINTS)?,
             uplinks: typed(&mut ebpf, map::UPLINKS)?,
             host_addresses: typed(&mut ebpf, map::HOST_ADDRESSES)?,
+            host_addresses_ipv6: typed(&mut ebpf, map::HOST_ADDR_IPV6)?,
             published: raw(&mut ebpf, map::PUBLISHED)?,
             handover: raw(&mut ebpf, map::HANDOVER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
             sweep: Cursor::default(),
             timeouts: options.timeouts.iter().collect(),
+            layout,
+            host_access: HostAccessStatus::default(),
             #[cfg(feature = "trace")]
             packet_log: aya_log::EbpfLogger::init(&mut ebpf).context("can't open the programs' log")?,
             ebpf,
@@ -113,6 +123,22 @@ impl Kernel {
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.pins.config().map_or(true, |config| config.opens_flows == 0)
+    }
+
+    /// Leads the host's own sockets to published ports from here on, or adopts what is attached. That it can't be had is
+    /// in [`Self::host_access`] and in the log; everything else works without it.
+    pub fn attach_host_access(&mut self) {
+        let error = host_access::attach(&self.layout, &mut self.ebpf).err().map(|error| format!("{error:#}"));
+        if let Some(error) = &error {
+            tracing::warn!(error, "the host's own connections to published ports stay with the kernel");
+        }
+        self.host_access = HostAccessStatus { attached: error.is_none(), error };
+    }
+
+    /// Whether the host's own sockets are led to published ports, and if not, why.
+    #[must_use]
+    pub const fn host_access(&self) -> &HostAccessStatus {
+        &self.host_access
     }
 
     /// Leaves flows with nf_conntrack until they end.
@@ -318,6 +344,19 @@ impl Kernel {
         }
     }
 
+    fn add_host_address_ipv6(&mut self, address: Ipv6Addr) -> anyhow::Result<()> {
+        self.host_addresses_ipv6
+            .insert(convert::ipv6_words(address), 1, 0)
+            .with_context(|| format!("can't write the host address {address}"))
+    }
+
+    fn remove_host_address_ipv6(&mut self, address: Ipv6Addr) -> anyhow::Result<()> {
+        match self.host_addresses_ipv6.remove(&convert::ipv6_words(address)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("can't remove the host address {address}")),
+        }
+    }
+
     fn make(&mut self, change: &Change) -> anyhow::Result<()> {
         match change {
             Change::SetMode(mode) => self.set_mode(*mode),
@@ -329,6 +368,8 @@ impl Kernel {
             Change::RemoveUplink(ifindex) => self.remove_uplink(*ifindex),
             Change::AddHostAddress(address) => self.add_host_address(*address),
             Change::RemoveHostAddress(address) => self.remove_host_address(*address),
+            Change::AddHostAddressIpv6(address) => self.add_host_address_ipv6(*address),
+            Change::RemoveHostAddressIpv6(address) => self.remove_host_address_ipv6(*address),
             Change::Attach(attachment) => self.links.attach(&mut self.ebpf, *attachment),
             Change::Detach(attachment) => self.links.detach(*attachment),
         }
@@ -346,12 +387,14 @@ impl Kernel {
             uplinks.insert(ifindex, convert::read_uplink(&uplink, &pins.hops(uplink.hop)?));
         }
         let host_addresses = self.host_addresses.keys().map(|address| address.map(Ipv4Addr::from));
+        let ipv6 = self.host_addresses_ipv6.keys().map(|words| words.map(convert::read_ipv6));
         Ok(State {
             mode: pins.config()?.mode(),
             endpoints,
             published: pins.published()?.iter().filter_map(convert::read_published).collect(),
             uplinks,
             host_addresses: host_addresses.collect::<Result<_, _>>().context("can't read the host's addresses")?,
+            host_addresses_ipv6: ipv6.collect::<Result<_, _>>().context("can't read the host's IPv6 addresses")?,
             attachments: self.links.attachments().collect(),
         })
     }

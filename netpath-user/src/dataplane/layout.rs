@@ -1,8 +1,8 @@
 //! Where pins lie and what their names say. No other file spells a path below the pin directory.
 //!
 //! `maps/<NAME>_v<SCHEMA>` is a map. `links/<ifindex>_<hook>_<mechanism>` is a link (tcx, XDP) or, for clsact, whose
-//! filters have no link, the attached program: a marker that the filter is there. `programs/<name>_v<SCHEMA>` is a program
-//! that the command line runs without a daemon.
+//! filters have no link, the attached program: a marker that the filter is there. `links/cgroup_<program>` is a link of a
+//! program of the host's sockets. `programs/<name>_v<SCHEMA>` is a program that the command line runs without a daemon.
 
 use std::{
     fs, io,
@@ -52,8 +52,13 @@ impl Mechanism {
     }
 }
 
-const HOOKS: [(Hook, &str); 4] =
-    [(Hook::Uplink, "uplink"), (Hook::XdpUplink, "xdp"), (Hook::Container, "container"), (Hook::Bridge, "bridge")];
+const HOOKS: [(Hook, &str); 5] = [
+    (Hook::Uplink, "uplink"),
+    (Hook::XdpUplink, "xdp"),
+    (Hook::Container, "container"),
+    (Hook::Bridge, "bridge"),
+    (Hook::Loopback, "loopback"),
+];
 
 impl LinkPin {
     pub(super) const fn report(&self) -> AttachmentReport {
@@ -100,7 +105,12 @@ impl Layout {
         LinkPin { attachment, mechanism, path }
     }
 
-    /// Every pin below `links` whose name says what it is; none if the directory isn't there.
+    /// The link of a program of the host's sockets.
+    pub(super) fn socket_link(&self, program: &str) -> PathBuf {
+        self.links().join(format!("cgroup_{program}"))
+    }
+
+    /// Every pin of a program at an interface: those below `links` whose name says what it is; none if the directory isn't there.
     pub(super) fn link_pins(&self) -> anyhow::Result<Vec<LinkPin>> {
         let entries = match fs::read_dir(self.links()) {
             Ok(entries) => entries,
@@ -174,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_isnt_a_link_pin_is_left_alone() {
-        for name in ["", "x", "1_uplink", "x_uplink_tcx", "1_other_tcx", "1_uplink_other"] {
+        for name in ["", "x", "1_uplink", "x_uplink_tcx", "1_other_tcx", "1_uplink_other", "cgroup_np_connect4"] {
             assert_eq!(parse_link(&Path::new("/pins/links").join(name)), None, "{name}");
         }
     }

@@ -6,8 +6,9 @@ use aya::{
     maps::{MapInfo, MapType},
 };
 use netpath_common::abi::{
-    Address, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Published, PublishedKey,
-    Traffic, Uplink, names::map,
+    Address, Asked, AskedKey, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address,
+    Published, PublishedKey, Traffic, Uplink,
+    names::{map, variable},
 };
 
 use super::layout::Layout;
@@ -29,18 +30,20 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 15] = [
+const SHAPES: [Shape; 17] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
     shape::<PublishedKey, Published>(map::PUBLISHED, MapType::Hash),
     shape::<u32, Uplink>(map::UPLINKS, MapType::Hash),
     shape::<Address, u32>(map::HOST_ADDRESSES, MapType::Hash),
+    shape::<Ipv6Address, u32>(map::HOST_ADDR_IPV6, MapType::Hash),
     shape::<FlowKey, Handover>(map::HANDOVER, MapType::Hash),
     shape::<FragmentKey, FragmentPorts>(map::FRAGMENTS, MapType::LruHash),
     shape::<u32, Config>(map::CONFIG, MapType::Array),
     shape::<u32, u32>(map::TIMEOUTS, MapType::Array),
     shape::<u32, u64>(map::RESERVED_PORTS, MapType::Array),
+    shape::<AskedKey, Asked>(map::ASKED, MapType::LruHash),
     shape::<u32, u64>(map::DROPS, MapType::PerCpuArray),
     shape::<u32, Traffic>(map::TRAFFIC, MapType::PerCpuArray),
     // A ring buffer has neither keys nor values.
@@ -54,12 +57,13 @@ const fn shape<K, V>(name: &'static str, map_type: MapType) -> Shape {
     Shape { name, map_type, key_size: size_of::<K>(), value_size: size_of::<V>() }
 }
 
-/// Loads the object; its maps are the pinned ones where there are any.
+/// Loads the object; its maps are the pinned ones where there are any. `netns_cookie` is the kernel's number for the
+/// network namespace that it works for.
 ///
 /// # Errors
 ///
 /// When a pinned map has another shape, or the kernel refuses the object.
-pub(super) fn load(layout: &Layout, flows_max: u32) -> anyhow::Result<Ebpf> {
+pub(super) fn load(layout: &Layout, flows_max: u32, netns_cookie: u64) -> anyhow::Result<Ebpf> {
     let entries_max = flows_max.checked_mul(2).context("the number of flows is too large")?;
     for shape in &SHAPES {
         compare(layout, shape)?;
@@ -69,6 +73,7 @@ pub(super) fn load(layout: &Layout, flows_max: u32) -> anyhow::Result<Ebpf> {
         loader.map_pin_path(name, layout.map(name));
     }
     let ebpf = loader
+        .override_global(variable::HOST_NETNS_COOKIE, &netns_cookie, true)
         .map_max_entries(map::FLOWS, entries_max)
         .map_max_entries(map::HANDOVER, entries_max)
         .map_max_entries(map::ENDPOINTS, ENDPOINTS_MAX)

@@ -22,11 +22,13 @@ use crate::{
 
 mod attach;
 mod bpf;
+mod cgroup;
 mod collector;
 mod convert;
 pub mod detach;
 pub mod fake;
 mod hops;
+mod host_access;
 mod interface;
 mod kernel;
 mod layout;

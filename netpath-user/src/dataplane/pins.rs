@@ -26,7 +26,7 @@ use netpath_common::{
 use super::{
     AttachmentReport,
     bpf::{self, Cursor},
-    interface,
+    host_access, interface,
     layout::Layout,
 };
 
@@ -225,6 +225,12 @@ impl Pins {
             Ok((path, sum))
         };
         PathCount::ALL.iter().map(|path| count(*path)).collect()
+    }
+
+    /// Whether the host's own sockets are led to published ports.
+    #[must_use]
+    pub fn host_access(&self) -> bool {
+        host_access::is_attached(&self.layout)
     }
 
     /// What is attached, by the names of the pins; an interface may be gone.

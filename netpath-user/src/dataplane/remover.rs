@@ -9,7 +9,7 @@ use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt as _, path::Path};
 use anyhow::Context as _;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use netpath_common::{
-    abi::{FlowKey, names::program},
+    abi::{FlowKey, RUN_KEYS_MAX, names::program},
     wire::ethernet,
 };
 
@@ -18,9 +18,6 @@ use super::{
     layout::Layout,
     pins::{PinsError, is_absent},
 };
-
-/// Keys that one run of a program takes.
-const KEYS_MAX: usize = 128;
 
 /// What removes flows.
 pub struct Remover {
@@ -56,7 +53,7 @@ impl Remover {
 /// Runs a program that deletes flows on all the keys, and gives how many flows it deleted.
 pub(super) fn run(program: &SchedClassifier, keys: &[FlowKey]) -> Result<u64, ProgramError> {
     let mut deleted = 0;
-    for keys in keys.chunks(KEYS_MAX) {
+    for keys in keys.chunks(RUN_KEYS_MAX) {
         let mut data = vec![0; ethernet::LEN];
         data.extend_from_slice(bytemuck::cast_slice(keys));
         let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };

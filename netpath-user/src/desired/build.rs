@@ -61,6 +61,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     wanted.state.mode = mode;
     add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual);
     add_host_addresses(&mut wanted.state, host);
+    add_loopback(&mut wanted.state, host);
     add_bridges(&mut wanted.state, host, &bridge_indexes);
     for container in docker.containers.values() {
         add_endpoints(&mut wanted, docker, host, &bridges, wishes, container);
@@ -85,6 +86,7 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     let bridges = bridges.chain(actual.attachments.iter().filter(|at| at.hook == Hook::Bridge).map(|at| at.ifindex));
     add_uplinks(&mut wanted, host, &bridges.collect(), wishes, actual);
     add_host_addresses(&mut wanted.state, host);
+    add_loopback(&mut wanted.state, host);
     wanted
 }
 
@@ -126,9 +128,16 @@ fn add_bridges(state: &mut State, host: &HostModel, bridges: &BTreeSet<IfIndex>)
     state.attachments.extend(veths.map(|(ifindex, _)| Attachment { ifindex: *ifindex, hook: Hook::Container }));
 }
 
+/// The loopback interface, by the name that the kernel gives it in every network namespace.
+fn add_loopback(state: &mut State, host: &HostModel) {
+    let loopback = host.link_named("lo").map(|(ifindex, _)| Attachment { ifindex, hook: Hook::Loopback });
+    state.attachments.extend(loopback);
+}
+
 fn add_host_addresses(state: &mut State, host: &HostModel) {
     state.host_addresses = host.addresses.iter().map(|address| address.address).collect();
     state.host_addresses.insert(Ipv4Addr::LOCALHOST);
+    state.host_addresses_ipv6.clone_from(&host.ipv6_addresses);
 }
 
 fn add_endpoints(

@@ -5,7 +5,7 @@ use super::*;
 use crate::desired::{
     host::Address,
     model::Uplink,
-    sample::{self, DOCKER0, ETH0, GATEWAY, HOST, VETH, WEB, host_address, interface, link, network},
+    sample::{self, DOCKER0, ETH0, GATEWAY, HOST, HOST_IPV6, VETH, WEB, host_address, interface, link, network},
 };
 
 struct Case {
@@ -70,11 +70,13 @@ fn a_stock_host_with_one_container() {
         published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
         uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 })].into(),
         host_addresses: [Ipv4Addr::LOCALHOST, HOST, GATEWAY].into(),
+        host_addresses_ipv6: [HOST_IPV6].into(),
         attachments: [
             at(ETH0, Hook::Uplink),
             at(ETH0, Hook::XdpUplink),
             at(VETH, Hook::Container),
             at(DOCKER0, Hook::Bridge),
+            at(1, Hook::Loopback),
         ]
         .into(),
     };

@@ -33,6 +33,9 @@ pub fn object(change: &Change) -> String {
             format!("uplink with interface index {ifindex}")
         }
         Change::AddHostAddress(address) | Change::RemoveHostAddress(address) => format!("host address {address}"),
+        Change::AddHostAddressIpv6(address) | Change::RemoveHostAddressIpv6(address) => {
+            format!("host address {address}")
+        }
         Change::Attach(attachment) | Change::Detach(attachment) => {
             format!("{} program on interface index {}", hook(attachment.hook), attachment.ifindex)
         }
@@ -47,6 +50,7 @@ pub const fn hook(hook: Hook) -> &'static str {
         Hook::XdpUplink => "XDP",
         Hook::Container => "container",
         Hook::Bridge => "bridge",
+        Hook::Loopback => "loopback",
     }
 }
 

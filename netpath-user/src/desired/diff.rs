@@ -32,6 +32,8 @@ fn remove_published(actual: &State, desired: &State, changes: &mut Vec<Change>) 
 /// Everything but published ports; what they and the programs refer to comes first.
 fn add(actual: &State, desired: &State, changes: &mut Vec<Change>) {
     changes.extend(desired.host_addresses.difference(&actual.host_addresses).copied().map(Change::AddHostAddress));
+    let ipv6 = desired.host_addresses_ipv6.difference(&actual.host_addresses_ipv6);
+    changes.extend(ipv6.copied().map(Change::AddHostAddressIpv6));
     for (ifindex, uplink) in &desired.uplinks {
         if actual.uplinks.get(ifindex) != Some(uplink) {
             changes.push(Change::SetUplink(*ifindex, uplink.clone()));
@@ -59,6 +61,8 @@ fn remove(actual: &State, desired: &State, changes: &mut Vec<Change>) {
     let uplinks = actual.uplinks.keys().filter(|ifindex| !desired.uplinks.contains_key(ifindex));
     changes.extend(uplinks.copied().map(Change::RemoveUplink));
     changes.extend(actual.host_addresses.difference(&desired.host_addresses).copied().map(Change::RemoveHostAddress));
+    let ipv6 = actual.host_addresses_ipv6.difference(&desired.host_addresses_ipv6);
+    changes.extend(ipv6.copied().map(Change::RemoveHostAddressIpv6));
 }
 
 #[cfg(test)]

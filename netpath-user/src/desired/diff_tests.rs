@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use netpath_common::abi::Mode;
@@ -43,7 +43,7 @@ fn published(targets: Vec<Ipv4Addr>) -> BoxedStrategy<BTreeMap<PublishedPort, Pu
 }
 
 fn attachment() -> impl Strategy<Value = Attachment> {
-    let hooks = vec![Hook::Uplink, Hook::XdpUplink, Hook::Container, Hook::Bridge];
+    let hooks = vec![Hook::Uplink, Hook::XdpUplink, Hook::Container, Hook::Bridge, Hook::Loopback];
     (1_u32..4, sample::select(hooks)).prop_map(|(ifindex, hook)| Attachment { ifindex, hook })
 }
 
@@ -55,6 +55,7 @@ prop_compose! {
         sole in any::<bool>(),
         uplinks in collection::btree_map(1_u32..4, 576_u32..579, 0..3),
         host_addresses in collection::btree_set(address(), 0..4),
+        host_addresses_ipv6 in collection::btree_set((0..4_u128).prop_map(Ipv6Addr::from_bits), 0..4),
         attachments in collection::btree_set(attachment(), 0..6),
     ) -> State {
         let uplink = |mtu| Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 1), 24)], mtu };
@@ -64,6 +65,7 @@ prop_compose! {
             published,
             uplinks: uplinks.into_iter().map(|(ifindex, mtu)| (ifindex, uplink(mtu))).collect(),
             host_addresses,
+            host_addresses_ipv6,
             attachments,
         }
     }

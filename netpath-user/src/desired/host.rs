@@ -2,7 +2,10 @@
 //!
 //! [`crate::watch::netlink`] fills these in from rtnetlink.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use super::model::IfIndex;
 
@@ -13,6 +16,8 @@ pub struct HostModel {
     pub links: BTreeMap<IfIndex, Link>,
     /// IPv4 addresses in the kernel's order.
     pub addresses: Vec<Address>,
+    /// IPv6 addresses, but for link-local ones, which mean nothing without their link, and ::1.
+    pub ipv6_addresses: BTreeSet<Ipv6Addr>,
     /// Output interfaces of the default routes in the main table, each once, in the kernel's order.
     pub default_routes: Vec<IfIndex>,
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use netpath_common::abi::Mode;
@@ -101,6 +101,8 @@ pub enum Hook {
     Container,
     /// `np_bridge` at tc egress.
     Bridge,
+    /// `np_loopback` at tc egress.
+    Loopback,
 }
 
 /// One program on one interface.
@@ -125,6 +127,8 @@ pub struct State {
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Every address of the host itself, bridges' gateways included.
     pub host_addresses: BTreeSet<Ipv4Addr>,
+    /// The host's IPv6 addresses, but for those of one link and ::1.
+    pub host_addresses_ipv6: BTreeSet<Ipv6Addr>,
     /// Where programs are attached.
     pub attachments: BTreeSet<Attachment>,
 }
@@ -137,6 +141,7 @@ impl Default for State {
             published: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
+            host_addresses_ipv6: BTreeSet::new(),
             attachments: BTreeSet::new(),
         }
     }
@@ -166,6 +171,12 @@ impl State {
             }
             Change::RemoveHostAddress(address) => {
                 self.host_addresses.remove(address);
+            }
+            Change::AddHostAddressIpv6(address) => {
+                self.host_addresses_ipv6.insert(*address);
+            }
+            Change::RemoveHostAddressIpv6(address) => {
+                self.host_addresses_ipv6.remove(address);
             }
             Change::Attach(attachment) => {
                 self.attachments.insert(*attachment);
@@ -198,6 +209,10 @@ pub enum Change {
     AddHostAddress(Ipv4Addr),
     /// Remove one of the host's addresses.
     RemoveHostAddress(Ipv4Addr),
+    /// Add one of the host's IPv6 addresses.
+    AddHostAddressIpv6(Ipv6Addr),
+    /// Remove one of the host's IPv6 addresses.
+    RemoveHostAddressIpv6(Ipv6Addr),
     /// Attach a program.
     Attach(Attachment),
     /// Detach a program.

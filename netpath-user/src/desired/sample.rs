@@ -1,6 +1,6 @@
 //! A stock host for tests: eth0 with the default route, docker0 with the container `web` that publishes port 8080.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     docker::{Binding, Container, DockerModel, Interface, Network, Peer},
@@ -59,6 +59,9 @@ pub(crate) fn docker() -> DockerModel {
     }
 }
 
+/// The host's IPv6 address.
+pub(crate) const HOST_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
 pub(crate) fn host() -> HostModel {
     let links = [
         (1, Link { name: "lo".to_owned(), mac: None, mtu: 65536, ..Link::default() }),
@@ -73,6 +76,7 @@ pub(crate) fn host() -> HostModel {
             host_address(ETH0, HOST, 24),
             host_address(DOCKER0, GATEWAY, 16),
         ],
+        ipv6_addresses: [HOST_IPV6].into(),
         default_routes: vec![ETH0],
     }
 }

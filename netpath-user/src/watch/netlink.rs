@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        address::{AddressHeaderFlags, AddressMessage, AddressScope},
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
@@ -37,8 +38,8 @@ use crate::desired::{
     model::IfIndex,
 };
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const GROUPS: [u32; 3] = [1, 5, 7];
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: [u32; 4] = [1, 5, 7, 9];
 /// A container's start is a burst of about ten notifications; waiting this long makes one round of them.
 const SETTLE: Duration = Duration::from_millis(3);
 /// Between attempts to read tables that couldn't be read.
@@ -160,6 +161,7 @@ pub fn read() -> anyhow::Result<HostModel> {
     Ok(HostModel {
         links: tables.links()?.iter().map(|message| (message.header.index, link(message))).collect::<BTreeMap<_, _>>(),
         addresses: tables.addresses()?.iter().filter_map(address).collect(),
+        ipv6_addresses: tables.ipv6_addresses()?.iter().filter_map(ipv6_address).collect(),
         default_routes: default_routes(&tables.routes()?),
     })
 }
@@ -189,6 +191,14 @@ fn address(message: &AddressMessage) -> Option<Address> {
         prefix_length: message.header.prefix_len,
         masquerades: !secondary && message.header.scope == AddressScope::Universe,
     })
+}
+
+fn ipv6_address(message: &AddressMessage) -> Option<Ipv6Addr> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+        _ => None,
+    });
+    address.filter(|address| !address.is_unicast_link_local() && !address.is_loopback())
 }
 
 fn default_routes(routes: &[RouteMessage]) -> Vec<IfIndex> {

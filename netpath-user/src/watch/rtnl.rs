@@ -65,8 +65,21 @@ impl Tables {
     ///
     /// When the kernel refuses.
     pub fn addresses(&self) -> anyhow::Result<Vec<AddressMessage>> {
+        self.addresses_of(AddressFamily::Inet)
+    }
+
+    /// Every IPv6 address.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn ipv6_addresses(&self) -> anyhow::Result<Vec<AddressMessage>> {
+        self.addresses_of(AddressFamily::Inet6)
+    }
+
+    fn addresses_of(&self, family: AddressFamily) -> anyhow::Result<Vec<AddressMessage>> {
         let mut request = AddressMessage::default();
-        request.header.family = AddressFamily::Inet;
+        request.header.family = family;
         let messages =
             self.dump(&RouteNetlinkMessage::GetAddress(request)).context("reading the table of addresses")?;
         let addresses = messages.into_iter().filter_map(|message| match message {

@@ -11,7 +11,7 @@ mod protocols;
 mod scarcity;
 mod tcp_states;
 
-use super::{from_container::from_container, from_wire::from_wire};
+use super::{early::early, from_container::from_container, from_wire::from_wire};
 use crate::{
     abi::{Address, EndReason, EventKind, Mode, PathCount, Published, PublishedKey, Seen},
     conntrack::{self, state::SECOND_NS},
@@ -346,4 +346,23 @@ fn a_flow_that_takes_the_place_of_an_ended_one_evicts_it() {
     let kinds: Vec<_> = model.events.iter().map(|event| (event.kind, event.reason, event.original.source)).collect();
     assert_eq!(kinds, [(EventKind::Destroy as u8, EndReason::Evicted as u8, CLIENT), (EventKind::New as u8, 0, WEB)]);
     assert_eq!(model.counted(PathCount::FlowsEvicted), 1);
+}
+
+#[test]
+fn a_loopback_address_never_comes_from_the_wire() {
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let mut model = Model::host(mode);
+        let key = PublishedKey { address: [127, 0, 0, 1], port: 8080_u16.to_be_bytes(), protocol: 6, reserved: 0 };
+        model.published.insert(key, Published { address: WEB, port: 80_u16.to_be_bytes(), reserved: [0; 2] });
+        for (source, destination) in
+            [(Model::REMOTE, [127, 0, 0, 1]), (Model::REMOTE, [127, 9, 9, 9]), ([127, 0, 0, 1], Model::HOST)]
+        {
+            let summary = Summary { source, destination, source_port: 40_000, destination_port: 8080 };
+            let mut frame = build(summary, Kind::Tcp(tcp::SYN), b"");
+            assert_eq!(early(&frame.as_mut_slice(), &model), Err(DropReason::LoopbackFromWire));
+            let fate = inbound(&mut model, 1, &mut frame);
+            assert_eq!(fate.drop_reason(), Some(DropReason::LoopbackFromWire), "{source:?} to {destination:?}");
+            assert!(model.flows.is_empty());
+        }
+    }
 }

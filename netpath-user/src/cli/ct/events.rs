@@ -277,10 +277,10 @@ mod tests {
         assert_eq!(line(Format::Table, &new), format!("    [NEW] udp      17 30 {original} [UNREPLIED] {reply}"));
         assert_eq!(line(Format::Conntrack, &new), line(Format::Table, &new));
         let gone = event(EventKind::Destroy, EndReason::Removed as u8, [Seen::PACKET; 2]);
-        assert_eq!(line(Format::Table, &gone), format!("[DESTROY] udp      17 117 {original} {reply} [ASSURED]"));
-        assert!(line(Format::Wide, &gone).ends_with("[ASSURED] kind=published network=bridge reason=removed"));
+        assert_eq!(line(Format::Table, &gone), format!("[DESTROY] udp      17 27 {original} {reply}"));
+        assert!(line(Format::Wide, &gone).ends_with("dport=5353 kind=published network=bridge reason=removed"));
         let expired = Event { last_seen_ns: 0, time_ns: 500 * SECOND, ..gone };
-        assert_eq!(line(Format::Table, &expired), format!("[DESTROY] udp      17 {original} {reply} [ASSURED]"));
+        assert_eq!(line(Format::Table, &expired), format!("[DESTROY] udp      17 {original} {reply}"));
     }
 
     #[test]

@@ -1,0 +1,386 @@
+//! The host itself reaches published ports: at each of its own addresses, without docker-proxy and beside it.
+
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::programs::links::{FdLink, PinnedLink};
+use netpath_common::abi::Mode;
+use netpath_common::abi::names::program;
+use netpath_tests::case::Case;
+use netpath_tests::client::TcpClient;
+use netpath_tests::container::IMAGE;
+use netpath_tests::dockerd::Restart;
+use netpath_tests::image::BUSYBOX;
+use netpath_tests::lab::{GATEWAY, HOST, HOST_IPV6, HOST_SECOND, Lab};
+use netpath_tests::netns::Place;
+use netpath_tests::netpath::Options;
+use netpath_tests::proof::{Attached, expect_unloaded};
+use netpath_tests::server::Server;
+use netpath_tests::traffic::{BackgroundTransfer, Direction};
+use netpath_tests::wait;
+use socket2::{Domain, Socket, Type};
+
+use super::reach::{PUBLISH_DEADLINE, expect_silence};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("the host reaches a published TCP port at each of its own addresses and is shown what it asked for", tcp)
+        .netpath(),
+    Case::new("the host reaches a published UDP port, connected and with sendto, at each of its own addresses", udp)
+        .netpath(),
+    Case::new("without docker-proxy the host reaches published ports just so", without_proxy).takeover().own_netpath(),
+    Case::new("a socket that is bound to an address of the host is seen under it", bound).netpath(),
+    Case::new("sockets that can't talk to a container stay with docker-proxy", stay).takeover().netpath(),
+    Case::new("a port published on 127.0.0.1 is the host's own, whatever route_localnet says", loopback_only).netpath(),
+    Case::new("a port published on one address doesn't answer the host on another", one_address).netpath(),
+    Case::new("a container with the host's network reaches published ports as the host does", host_network).netpath(),
+    Case::new("sockets of other network namespaces are left alone", other_namespaces).netpath(),
+    Case::new("the host's connections outlive a killed daemon, and new ones work meanwhile", survives).own_netpath(),
+    Case::new("status shows the host's way, and detach takes its programs out of the kernel", detached).own_netpath(),
+];
+
+/// An answer on this machine takes milliseconds.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// The port that tests publish.
+const PORT: u16 = 8080;
+
+/// Where the host finds a port that is published on all addresses.
+const OWN: [IpAddr; 7] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)),
+    IpAddr::V4(HOST),
+    IpAddr::V4(HOST_SECOND),
+    IpAddr::V4(GATEWAY),
+    IpAddr::V6(HOST.to_ipv6_mapped()),
+    IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()),
+];
+
+/// Those, and IPv6's.
+fn own() -> impl Iterator<Item = IpAddr> {
+    OWN.into_iter().chain([Ipv6Addr::LOCALHOST, HOST_IPV6].map(IpAddr::V6))
+}
+
+fn tcp(lab: &mut Lab) -> Result<()> {
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    ready(lab)?;
+    for address in own() {
+        let target = SocketAddr::new(address, PORT);
+        let seen = connect(lab.host(), target).with_context(|| format!("at {target}"))?;
+        ensure!(seen.ip() == GATEWAY, "at {target}: the container sees the host as {seen}");
+    }
+    // Straight, not by docker-proxy: the container's peer is the program's own socket.
+    let stream = lab.host().enter(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?))?;
+    ensure!(who(&stream)? == stream.local_addr()?, "the container sees another than {:?}", stream.local_addr());
+    let direct = connect(lab.host(), SocketAddr::new(container.address()?.into(), 80))?;
+    ensure!(direct.ip() == GATEWAY, "asked directly, the container sees {direct}");
+    Ok(())
+}
+
+fn udp(lab: &mut Lab) -> Result<()> {
+    let _container =
+        lab.start(lab.docker().serving(&["udp:53", "tcp:80"]).publish("8080:53/udp").publish("8080:80"))?;
+    ready(lab)?;
+    for address in own() {
+        let target = SocketAddr::new(address, PORT);
+        let seen = ask_connected(lab.host(), target).with_context(|| format!("connected to {target}"))?;
+        ensure!(seen.ip() == GATEWAY, "connected to {target}: the container sees {seen}");
+        let seen = ask_unconnected(lab.host(), target).with_context(|| format!("sent to {target}"))?;
+        ensure!(seen.ip() == GATEWAY, "sent to {target}: the container sees {seen}");
+    }
+    Ok(())
+}
+
+fn without_proxy(lab: &mut Lab) -> Result<()> {
+    lab.restart_dockerd(Restart::WithoutProxy, |_| Ok(()))?;
+    let result = lab.start_netpath(Options::default()).and_then(|()| tcp(lab)).and_then(|()| udp(lab));
+    lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
+    result
+}
+
+fn bound(lab: &mut Lab) -> Result<()> {
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    ready(lab)?;
+    let stream = lab.host().enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(HOST_SECOND.into(), 0).into())?;
+        socket.connect(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT).into())?;
+        Ok(TcpStream::from(socket))
+    })?;
+    let seen = who(&stream)?;
+    ensure!(seen.ip() == HOST_SECOND && seen == stream.local_addr()?, "the container sees {seen}");
+    Ok(())
+}
+
+fn stay(lab: &mut Lab) -> Result<()> {
+    let _container =
+        lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
+    ready(lab)?;
+    for (bound, only_ipv6) in [("127.0.0.1", false), ("::1", false), ("::", true)] {
+        let bound = SocketAddr::new(bound.parse().context("parse an address")?, 0);
+        let any = bound.ip().is_unspecified();
+        let target = SocketAddr::new(if any { IpAddr::V6(Ipv6Addr::LOCALHOST) } else { bound.ip() }, PORT);
+        let socket = |kind| {
+            lab.host().enter(|| {
+                let socket = Socket::new(Domain::for_address(bound), kind, None)?;
+                if only_ipv6 {
+                    socket.set_only_v6(true)?;
+                }
+                socket.bind(&bound.into())?;
+                socket.set_read_timeout(Some(ANSWER))?;
+                Ok(socket)
+            })
+        };
+        let what = || format!("from a socket bound to {bound} to {target}");
+        let tcp = socket(Type::STREAM)?;
+        tcp.connect_timeout(&target.into(), ANSWER).with_context(what)?;
+        let tcp = TcpStream::from(tcp);
+        ensure!(tcp.peer_addr()? == target, "{}: the peer is {:?}", what(), tcp.peer_addr());
+        who(&tcp).with_context(what)?;
+        let udp = UdpSocket::from(socket(Type::DGRAM)?);
+        udp.send_to(b"question", target).with_context(what)?;
+        answer(&udp, target).with_context(what)?;
+    }
+    Ok(())
+}
+
+fn loopback_only(lab: &mut Lab) -> Result<()> {
+    let request = lab.docker().serving(&["tcp:80", "udp:80"]);
+    let _container = lab.start(request.publish("127.0.0.1:8080:80").publish("127.0.0.1:8080:80/udp"))?;
+    ready(lab)?;
+    let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
+    connect(lab.host(), local)?;
+    ask_unconnected(lab.host(), local)?;
+    for elsewhere in [IpAddr::V4(HOST), IpAddr::V4(GATEWAY), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        expect_refused(lab.host(), SocketAddr::new(elsewhere, PORT))?;
+    }
+
+    let before = lab.netpath()?.drops("loopback_from_wire")?;
+    {
+        let _routes = LoopbackRoutes::add(lab.host(), lab.lan())?;
+        expect_silence(lab.lan(), SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT))?;
+        let error = ask_unconnected(lab.lan(), local).err().context("a datagram from the wire was answered")?;
+        ensure!(error.to_string().contains("no answer"), "the lan couldn't send: {error:#}");
+    }
+    let dropped = lab.netpath()?.drops("loopback_from_wire")? - before;
+    ensure!(dropped >= 2, "{dropped} frames were counted as dropped");
+    connect(lab.host(), local).map(drop)
+}
+
+fn one_address(lab: &mut Lab) -> Result<()> {
+    let container = lab.docker().serving(&["tcp:80"]).publish(&format!("{HOST_SECOND}:8080:80"));
+    let _container = lab.start(container)?;
+    let target = SocketAddr::new(HOST_SECOND.into(), PORT);
+    wait::until("the new port", PUBLISH_DEADLINE, || connect(lab.host(), target))?;
+    for elsewhere in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(HOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        expect_refused(lab.host(), SocketAddr::new(elsewhere, PORT))?;
+    }
+    Ok(())
+}
+
+fn host_network(lab: &mut Lab) -> Result<()> {
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    ready(lab)?;
+    for address in ["127.0.0.1", "::1", "192.0.2.2"] {
+        let ask = format!("echo who | {BUSYBOX} nc {address} {PORT}");
+        let seen = lab.docker().run(&["run", "--rm", "--network", "host", IMAGE, BUSYBOX, "sh", "-c", &ask])?;
+        ensure!(seen.starts_with(&format!("{GATEWAY}:")), "at {address} the container is seen as {seen}");
+    }
+    Ok(())
+}
+
+fn other_namespaces(lab: &mut Lab) -> Result<()> {
+    let container = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
+    ready(lab)?;
+    let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
+    for place in [&*container.place()?, lab.lan()] {
+        expect_refused(place, local.into())?;
+        let _servers = place.enter(|| Ok([Server::tcp(local)?, Server::udp(local)?]))?;
+        let seen = [connect(place, local.into())?, ask_unconnected(place, local.into())?];
+        ensure!(seen.iter().all(|seen| seen.ip() == Ipv4Addr::LOCALHOST), "in {}: {seen:?}", place.label());
+    }
+    Ok(())
+}
+
+fn survives(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    let _container =
+        lab.start(lab.docker().serving(&["tcp:80", "udp:53"]).publish("8080:80").publish("8080:53/udp"))?;
+    ready(lab)?;
+    let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
+    let mut transfers = Vec::new();
+    for direction in [Direction::Download, Direction::Upload] {
+        transfers.push(BackgroundTransfer::start(TcpClient::connect(lab.host(), local)?, direction)?);
+    }
+    let idle = lab.host().enter(|| Ok(TcpStream::connect(local)?))?;
+    let mut expect_alive = |when: &str, lab: &Lab| {
+        transfers.iter_mut().try_for_each(BackgroundTransfer::expect_alive).context(when.to_owned())?;
+        who(&idle).context(when.to_owned())?;
+        ensure!(idle.peer_addr()? == local.into(), "{when} the peer is {:?}", idle.peer_addr());
+        connect(lab.host(), local.into()).context(when.to_owned())?;
+        ask_unconnected(lab.host(), local.into()).context(when.to_owned())
+    };
+    expect_alive("with the daemon", lab)?;
+    let before = programs(lab)?;
+    lab.netpath()?.kill()?;
+    expect_alive("without the daemon", lab)?;
+    lab.netpath()?.start_again()?;
+    expect_alive("after the restart", lab)?;
+    let after = programs(lab)?;
+    let swapped = before.iter().zip(&after).all(|(before, after)| before.link == after.link && before.id != after.id);
+    ensure!(swapped, "links {before:?} became {after:?}, not the same with other programs");
+    transfers.into_iter().try_for_each(BackgroundTransfer::finish)
+}
+
+fn detached(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    ready(lab)?;
+    let access = lab.netpath()?.status()?.host_access;
+    ensure!(access.attached && access.error.is_none(), "status shows {access:?}");
+    let stream = lab.host().enter(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?))?;
+    who(&stream)?;
+    lab.netpath()?.kill()?;
+    let dead = lab.netpath()?.status()?.host_access;
+    ensure!(dead.attached, "without a daemon status shows {dead:?}");
+    let programs = programs(lab)?;
+    let loaded: Vec<_> = programs
+        .into_iter()
+        .map(|program| Attached {
+            interface: "cgroup".to_owned(),
+            hook: "cgroup".to_owned(),
+            program: program.name,
+            id: program.id,
+        })
+        .collect();
+    lab.netpath()?.detach()?;
+    wait::until("the programs to go", Duration::from_secs(5), || expect_unloaded(&loaded, &Default::default()))?;
+    // What was led to the container stays there: a plain connection between the bridge's address and the container's.
+    who(&stream)?;
+    if lab.mode() == Mode::Takeover {
+        // docker-proxy serves again.
+        connect(lab.host(), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
+    }
+    Ok(())
+}
+
+/// A program of the host's sockets that is attached.
+#[derive(Debug)]
+struct Program {
+    name: String,
+    link: u32,
+    id: u32,
+}
+
+fn programs(lab: &mut Lab) -> Result<Vec<Program>> {
+    let links = lab.netpath()?.pins().join("links");
+    let read = |name: &&str| {
+        let link = FdLink::from(PinnedLink::from_pin(links.join(format!("cgroup_{name}")))?);
+        let info = link.info()?;
+        Ok(Program { name: (*name).to_owned(), link: info.id(), id: info.program_id() })
+    };
+    program::SOCKETS.iter().map(read).collect()
+}
+
+/// Waits until the new port is there.
+fn ready(lab: &Lab) -> Result<()> {
+    let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
+    wait::until("the new port", PUBLISH_DEADLINE, || connect(lab.host(), local)).map(drop)
+}
+
+/// Connects, checks the peer's name, and gives the address that the server sees.
+fn connect(place: &Place, target: SocketAddr) -> Result<SocketAddr> {
+    let stream = place.enter(|| Ok(TcpStream::connect_timeout(&target, ANSWER)?))?;
+    let peer = stream.peer_addr().context("ask for the peer's name")?;
+    ensure!(peer == target, "connected to {target}, the peer's name is {peer}");
+    who(&stream)
+}
+
+fn who(stream: &TcpStream) -> Result<SocketAddr> {
+    stream.set_read_timeout(Some(ANSWER))?;
+    let mut writer = stream;
+    writer.write_all(b"who\n").context("ask who I am")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).context("read who I am")?;
+    line.trim_end().parse().with_context(|| format!("{line:?} is no address"))
+}
+
+fn ask_connected(place: &Place, target: SocketAddr) -> Result<SocketAddr> {
+    let socket = udp_socket(place, target)?;
+    socket.connect(target).context("connect")?;
+    let peer = socket.peer_addr().context("ask for the peer's name")?;
+    ensure!(peer == target, "connected to {target}, the peer's name is {peer}");
+    socket.send(b"question").context("send")?;
+    answer(&socket, target)
+}
+
+fn ask_unconnected(place: &Place, target: SocketAddr) -> Result<SocketAddr> {
+    let socket = udp_socket(place, target)?;
+    socket.send_to(b"question", target).context("send")?;
+    answer(&socket, target)
+}
+
+/// Takes one answer, which must come from where the question went, and gives the address that the server saw.
+fn answer(socket: &UdpSocket, target: SocketAddr) -> Result<SocketAddr> {
+    let mut buffer = [0; 128];
+    let (length, sender) = socket.recv_from(&mut buffer).context("no answer")?;
+    ensure!(sender == target, "asked {target}, {sender} answered");
+    let text = String::from_utf8_lossy(&buffer[..length]);
+    let seen = text.strip_suffix(" question").with_context(|| format!("{text:?} is no answer"))?;
+    seen.parse().with_context(|| format!("{seen:?} is no address"))
+}
+
+fn udp_socket(place: &Place, target: SocketAddr) -> Result<UdpSocket> {
+    let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = place.enter(|| Ok(UdpSocket::bind((any, 0))?))?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    Ok(socket)
+}
+
+fn expect_refused(place: &Place, target: SocketAddr) -> Result<()> {
+    match place.enter(|| Ok(TcpStream::connect_timeout(&target, ANSWER)?)) {
+        Ok(_) => bail!("{target} took a connection from {}", place.label()),
+        Err(error) => {
+            let refused = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+            let refused = refused.into_iter().any(|error| error.kind() == ErrorKind::ConnectionRefused);
+            ensure!(refused, "{target} isn't refused in {}: {error:#}", place.label());
+            Ok(())
+        }
+    }
+}
+
+/// Lets the lan send to 127.0.0.1 over the wire, and lets the host take it: the state that moby#41872 is about.
+struct LoopbackRoutes<'a> {
+    host: &'a Place,
+    lan: &'a Place,
+}
+
+impl<'a> LoopbackRoutes<'a> {
+    fn add(host: &'a Place, lan: &'a Place) -> Result<Self> {
+        let routes = Self { host, lan };
+        for place in [host, lan] {
+            place.sysctl("net/ipv4/conf/all/route_localnet", "1")?;
+        }
+        lan.run(&["ip", "address", "delete", "127.0.0.1/8", "dev", "lo"])?;
+        lan.run(&["ip", "route", "add", "127.0.0.0/8", "via", &HOST.to_string()])?;
+        Ok(routes)
+    }
+
+    fn remove(&self) -> Result<()> {
+        self.lan.run(&["ip", "route", "delete", "127.0.0.0/8"])?;
+        self.lan.run(&["ip", "address", "add", "127.0.0.1/8", "dev", "lo"])?;
+        for place in [self.host, self.lan] {
+            place.sysctl("net/ipv4/conf/all/route_localnet", "0")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LoopbackRoutes<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            eprintln!("routes of 127.0.0.0/8 stay: {error:#}");
+        }
+    }
+}
