@@ -46,6 +46,7 @@ pub enum Dataplane {
 /// A lab; dropping it ends everything in it.
 #[derive(Debug)]
 pub struct Lab {
+    name: String,
     mode: Mode,
     dataplane: Dataplane,
     // In the order in which they must go.
@@ -64,17 +65,24 @@ impl Lab {
     /// # Errors
     /// When a tool is missing or anything can't be made; what was made is removed.
     pub fn create(mode: Mode, dataplane: Dataplane, peer: &Path) -> Result<Self> {
-        let directory = Directory::create(run::directory(mode.name()))?;
-        let name = |role: &str| format!("{}-{}-{role}", run::name(), mode.name());
-        let host = Namespace::create(&name("host"), "host")?;
-        let lan = Namespace::create(&name("lan"), "lan")?;
-        let far = Namespace::create(&name("far"), "far")?;
+        Self::named(mode.name(), mode, dataplane, peer)
+    }
+
+    /// The same under a name of its own: labs of one run that exist at the same time need different ones.
+    ///
+    /// # Errors
+    /// See [`Self::create`].
+    pub fn named(name: &str, mode: Mode, dataplane: Dataplane, peer: &Path) -> Result<Self> {
+        let directory = Directory::create(run::directory(name))?;
+        let namespace = |role: &str| Namespace::create(&format!("{}-{name}-{role}", run::name()), role);
+        let (host, lan, far) = (namespace("host")?, namespace("lan")?, namespace("far")?);
         wire(&host, &lan, &far).context("connect the namespaces")?;
         let dockerd = Dockerd::start(&host, &directory.path, mode, Restart::StopsContainers)?;
         let docker = Docker::new(dockerd.host());
         let archive = image::pack(peer, &directory.path)?;
         docker.run(&["import", &archive.to_string_lossy(), IMAGE])?;
-        Ok(Self { mode, dataplane, netpath: None, dockerd, docker, host, lan, far, directory })
+        let name = name.to_owned();
+        Ok(Self { name, mode, dataplane, netpath: None, dockerd, docker, host, lan, far, directory })
     }
 
     /// How dockerd runs.
@@ -196,7 +204,7 @@ impl Lab {
     pub fn start_netpath_unready(&mut self, options: Options) -> Result<()> {
         self.remove_netpath()?;
         let Dataplane::Netpath(binary) = &self.dataplane else { return Ok(()) };
-        let pins = run::pin_directory(self.mode.name());
+        let pins = run::pin_directory(&self.name);
         let netpath = Netpath::start(binary, &self.host, &self.directory.path, &pins, &self.dockerd.host(), options)?;
         self.netpath = Some(netpath);
         Ok(())
@@ -240,7 +248,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for result in [self.remove_netpath(), self.remove_containers()] {
             if let Err(error) = result {
-                eprintln!("while ending the {} lab: {error:#}", self.mode.name());
+                eprintln!("while ending the {} lab: {error:#}", self.name);
             }
         }
     }
