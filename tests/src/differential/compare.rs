@@ -60,11 +60,12 @@ pub fn compare(reference: &Outcome, netpath: &Outcome, ports: &mut Ports) -> Vec
         let show = |seen: &[&Seen]| format!("{:?}", places(seen));
         return vec![Difference { what: "verdict", reference: show(&theirs), netpath: show(&ours) }];
     }
-    let input = netpath.sent.first().and_then(|bytes| Packet::read(bytes));
+    let input = |outcome: &Outcome| outcome.sent.first().and_then(|bytes| Packet::read(bytes));
+    let inputs = input(reference).zip(input(netpath));
     let mut differences = Vec::new();
     for (reference, netpath) in theirs.iter().zip(&ours) {
-        let mut list = List { differences: &mut differences };
-        packets(&mut list, reference.at, &reference.packet, &netpath.packet, input.as_ref(), ports);
+        let mut list = List { differences: &mut differences, inputs: inputs.as_ref() };
+        packets(&mut list, reference.at, &reference.packet, &netpath.packet, ports);
     }
     differences
 }
@@ -75,8 +76,10 @@ fn sorted(seen: &[Seen]) -> Vec<&Seen> {
     seen
 }
 
+/// The differences so far, and what went in on both sides.
 struct List<'a> {
     differences: &'a mut Vec<Difference>,
+    inputs: Option<&'a (Packet, Packet)>,
 }
 
 impl List<'_> {
@@ -86,30 +89,40 @@ impl List<'_> {
             self.differences.push(Difference { what, reference, netpath });
         }
     }
+
+    /// Two ports that nobody has translated: equal, or what each side was sent.
+    fn check_port(&mut self, what: &'static str, reference: u16, netpath: u16) {
+        let sent = self.inputs.is_some_and(|(theirs, ours)| {
+            (reference, netpath) == (theirs.ports.0, ours.ports.0)
+                || (reference, netpath) == (theirs.ports.1, ours.ports.1)
+        });
+        if !sent {
+            self.check(what, reference, netpath);
+        }
+    }
 }
 
-fn packets(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, input: Option<&Packet>, ports: &mut Ports) {
+fn packets(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: &mut Ports) {
     headers(list, one, other);
+    let inputs = list.inputs.filter(|(input, _)| input.identification == one.identification);
     // Who answers by itself numbers its packets as it likes.
-    if input.is_some_and(|input| input.identification == one.identification) {
+    let forwarded = inputs.is_some_and(|(input, _)| input.protocol == one.protocol);
+    if forwarded {
         list.check("identification", one.identification, other.identification);
     }
-    list.check("destination port", one.ports.1, other.ports.1);
-    let scope = (at, one.protocol, one.source, one.destination, one.ports.1);
-    if !ports.pair(scope, one.ports.0, other.ports.0) {
-        list.check("source port, or one flow has had another before", one.ports.0, other.ports.0);
-    }
-    if let Some(input) = input
-        && one.protocol == input.protocol
-    {
-        list.check("source port is kept", one.ports.0 == input.ports.0, other.ports.0 == input.ports.0);
+    list.check_port("destination port", one.ports.1, other.ports.1);
+    match inputs {
+        Some((theirs, ours)) if forwarded && at != Spot::Host => {
+            let scope = (at, one.protocol, one.source, one.destination, one.ports.1);
+            if !ports.pair(scope, one.ports.0, other.ports.0) {
+                list.check("source port, which was another before", one.ports.0, other.ports.0);
+            }
+            list.check(PORT_IS_KEPT, one.ports.0 == theirs.ports.0, other.ports.0 == ours.ports.0);
+        }
+        _ => list.check_port("source port", one.ports.0, other.ports.0),
     }
     match (&one.quote, &other.quote) {
-        (Some(one), Some(other)) => {
-            let mut inner = Vec::new();
-            quotes(&mut List { differences: &mut inner }, at, one, other, ports);
-            list.differences.extend(inner);
-        }
+        (Some(one), Some(other)) => quotes(list, at, one, other, forwarded.then_some(ports)),
         (one, other) => list.check("quote", one.is_some(), other.is_some()),
     }
 }
@@ -127,14 +140,23 @@ fn headers(list: &mut List<'_>, one: &Packet, other: &Packet) {
     list.check("transport header and data", &one.rest, &other.rest);
 }
 
-/// The quoted packet went the other way: its destination is what was translated.
-fn quotes(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: &mut Ports) {
+/// The quoted packet went the other way: its destination is what was translated. What a host quotes of its own accord it
+/// quotes as it came (no `ports`).
+fn quotes(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: Option<&mut Ports>) {
     list.check("quoted source address", one.source, other.source);
     list.check("quoted destination address", one.destination, other.destination);
-    list.check("quoted source port", one.ports.0, other.ports.0);
-    let scope = (at, one.protocol, one.destination, one.source, one.ports.0);
-    if !ports.pair(scope, one.ports.1, other.ports.1) {
-        list.check("quoted destination port", one.ports.1, other.ports.1);
+    match ports {
+        Some(ports) => {
+            list.check("quoted source port", one.ports.0, other.ports.0);
+            let scope = (at, one.protocol, one.destination, one.source, one.ports.0);
+            if !ports.pair(scope, one.ports.1, other.ports.1) {
+                list.check("quoted destination port", one.ports.1, other.ports.1);
+            }
+        }
+        None => {
+            list.check_port("quoted source port", one.ports.0, other.ports.0);
+            list.check_port("quoted destination port", one.ports.1, other.ports.1);
+        }
     }
     list.check("quoted protocol", one.protocol, other.protocol);
     list.check("quoted time to live", one.ttl, other.ttl);
@@ -143,6 +165,9 @@ fn quotes(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: &m
     list.check("quoted transport checksum", one.sum, other.sum);
     list.check("quoted transport header and data", &one.rest, &other.rest);
 }
+
+/// Whether the sender's port was changed, in one outcome and not in the other.
+pub const PORT_IS_KEPT: &str = "source port is kept";
 
 /// What no dataplane may do, whatever the other one does.
 #[must_use]

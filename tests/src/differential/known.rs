@@ -5,15 +5,28 @@
 
 use netpath_common::abi::Mode;
 
-use super::compare::{Difference, Outcome};
-use super::packet::Step;
-use super::seen::Spot;
+use super::compare::{Difference, Outcome, PORT_IS_KEPT};
+use super::packet::{Damage, Payload, Side, Step};
+use super::seen::{Spot, Sum, reassemble};
+use crate::lab::GATEWAY;
 
 /// A difference that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KnownDifference {
     /// Netfilter lets what nf_conntrack calls invalid pass untranslated; netpath translates it with its flow or drops it.
     InvalidNotLeaked,
+    /// Netfilter collects all fragments of a datagram before it sends any; netpath sends each as it comes.
+    FragmentsOneByOne,
+    /// The kernel drops a packet whose IPv4 header's checksum is wrong; netpath passes it on, as wrong as it was.
+    HeaderSumNotVerified,
+    /// Which port stands for a container's is chosen otherwise, and may be kept where netfilter chooses another.
+    PortChoice,
+    /// Netfilter hides the host's own errors behind an address of a flow; with netpath they come from the gateway.
+    OwnErrorsFromGateway,
+    /// An answer from the world whose time to live ends at the host is dropped without a word.
+    AnswerExpiresSilently,
+    /// Source quench, redirects and errors that quote less than eight bytes aren't translated: they go to the host.
+    ErrorLeftToHost,
 }
 
 /// A step and what became of it on both sides.
@@ -29,25 +42,61 @@ pub struct Case<'a> {
     pub netpath: &'a Outcome,
     /// In what these differ.
     pub differences: &'a [Difference],
+    /// The known difference that the same conversation has shown before.
+    pub earlier: Option<KnownDifference>,
 }
 
 impl KnownDifference {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::InvalidNotLeaked];
+    pub const ALL: &'static [Self] = &[
+        Self::InvalidNotLeaked,
+        Self::FragmentsOneByOne,
+        Self::HeaderSumNotVerified,
+        Self::PortChoice,
+        Self::OwnErrorsFromGateway,
+        Self::AnswerExpiresSilently,
+        Self::ErrorLeftToHost,
+    ];
 
     /// The identifier in docs/nat-compliance.md. It is never given another meaning.
     #[must_use]
     pub const fn id(self) -> &'static str {
         match self {
             Self::InvalidNotLeaked => "invalid-not-leaked",
+            Self::FragmentsOneByOne => "fragments-one-by-one",
+            Self::HeaderSumNotVerified => "header-sum-not-verified",
+            Self::PortChoice => "port-choice",
+            Self::OwnErrorsFromGateway => "own-errors-from-gateway",
+            Self::AnswerExpiresSilently => "answer-expires-silently",
+            Self::ErrorLeftToHost => "error-left-to-host",
         }
     }
 
     /// Whether it explains the differences of a step.
     #[must_use]
     pub fn explains(self, case: &Case<'_>) -> bool {
+        let (reference, netpath) = (case.reference, case.netpath);
         match self {
-            Self::InvalidNotLeaked => case.reference.invalid && !leaks(case.netpath),
+            // What the one has taken note of and the other hasn't shows later, too.
+            Self::InvalidNotLeaked => (reference.invalid || case.earlier == Some(self)) && !leaks(netpath),
+            Self::FragmentsOneByOne => is_incomplete(netpath) && reference.seen.is_empty() && !leaks(netpath),
+            Self::HeaderSumNotVerified => {
+                let wrong = netpath.seen.iter().all(|seen| seen.packet.header_sum == Sum::Wrong);
+                (case.step.damage == Some(Damage::HeaderChecksum) && wrong) || case.earlier == Some(self)
+            }
+            Self::PortChoice => case.differs_only_in(&[PORT_IS_KEPT]),
+            Self::OwnErrorsFromGateway => {
+                let from_gateway = netpath.seen.iter().any(|seen| seen.packet.source == GATEWAY);
+                from_gateway && case.differs_only_in(&["source address"])
+            }
+            Self::AnswerExpiresSilently => {
+                let told = reference.seen.iter().all(|seen| seen.packet.icmp() == Some((11, 0)));
+                case.step.datagram.ttl <= 1 && case.step.from == Side::World && told && netpath.seen.is_empty()
+            }
+            Self::ErrorLeftToHost => {
+                let kept = netpath.seen.iter().all(|seen| seen.at == Spot::Host);
+                case.step.from == Side::World && is_untranslatable(&case.step.datagram.payload) && kept
+            }
         }
     }
 
@@ -58,7 +107,23 @@ impl KnownDifference {
     }
 }
 
+impl Case<'_> {
+    fn differs_only_in(&self, what: &[&str]) -> bool {
+        self.differences.iter().all(|difference| what.contains(&difference.what))
+    }
+}
+
 /// Whether something left the host with a container's own address.
 fn leaks(outcome: &Outcome) -> bool {
     outcome.seen.iter().any(|seen| seen.at == Spot::World && seen.packet.source.octets()[..2] == [172, 17])
+}
+
+/// Whether what was sent makes no whole datagram.
+fn is_incomplete(outcome: &Outcome) -> bool {
+    let sent = outcome.sent.iter().map(|bytes| (Spot::Host, bytes.clone())).collect();
+    reassemble(sent).iter().any(|seen| seen.packet.is_fragment())
+}
+
+fn is_untranslatable(payload: &Payload) -> bool {
+    matches!(payload, Payload::Error { kind: 4 | 5, .. } | Payload::Error { quoted: ..8, .. })
 }

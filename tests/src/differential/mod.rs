@@ -10,6 +10,7 @@ pub mod compare;
 pub mod frame;
 pub mod generate;
 pub mod invalid;
+pub mod judge;
 pub mod known;
 pub mod names;
 pub mod packet;

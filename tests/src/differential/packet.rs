@@ -189,6 +189,12 @@ impl Step {
     pub fn new(from: Side, datagram: Datagram) -> Self {
         Self { from, datagram, damage: None, fragments: Fragments::default() }
     }
+
+    /// The conversation that it belongs to, roughly: protocol, and the remote machine with its port.
+    #[must_use]
+    pub fn conversation(&self) -> Option<(u8, u8, u16)> {
+        self.datagram.conversation()
+    }
 }
 
 impl Datagram {
@@ -207,6 +213,30 @@ impl Datagram {
             Payload::Echo { reply: false, identifier, .. } => (*identifier, 0),
             Payload::Echo { reply: true, identifier, .. } => (0, *identifier),
             Payload::Error { .. } | Payload::Other { .. } => (0, 0),
+        }
+    }
+
+    fn conversation(&self) -> Option<(u8, u8, u16)> {
+        if let Payload::Error { quote, .. } = &self.payload {
+            return quote.conversation();
+        }
+        let ports = self.ports();
+        [(self.source, ports.0), (self.destination, ports.1)].into_iter().find_map(|(end, port)| match end {
+            End::Remote(number) | End::Client(number, _) => Some((self.protocol(), number, port)),
+            End::Container(_) | End::Host(_) | End::Gateway | End::Mapped(_) => None,
+        })
+    }
+
+    /// What it carries, in a word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &self.payload {
+            Payload::Tcp(_) => "TCP",
+            Payload::Udp { .. } => "UDP",
+            Payload::Echo { reply: false, .. } => "echo request",
+            Payload::Echo { reply: true, .. } => "echo reply",
+            Payload::Error { .. } => "ICMP error",
+            Payload::Other { .. } => "another protocol",
         }
     }
 

@@ -159,7 +159,9 @@ impl Packet {
         }
     }
 
-    fn is_fragment(&self) -> bool {
+    /// Whether it is only a part of a datagram.
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
         self.fragment & (MORE | OFFSET) != 0
     }
 

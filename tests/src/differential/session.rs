@@ -1,18 +1,17 @@
 //! A run over many seeds: two labs side by side, a batch of sequences at a time, and the verdict.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use netpath_common::abi::Mode;
 
 use super::arena::Arena;
-use super::compare::{Difference, Outcome, Ports, compare, faults};
+use super::compare::Outcome;
 use super::generate::sequence;
-use super::known::{Case, KnownDifference};
+use super::judge::{Failure, Findings, judge};
 use super::names::SLOTS;
 use super::packet::Sequence;
 use super::tap::stay_on_cpu;
@@ -20,9 +19,6 @@ use crate::lab::Dataplane;
 
 /// Sequences that are played at the same time.
 const BATCH: usize = 200;
-
-/// Failures that are shown in full.
-const SHOWN: usize = 5;
 
 /// A batch: sequences and their slots.
 type Batch = Arc<Vec<(u32, Sequence)>>;
@@ -61,10 +57,9 @@ impl Player {
         Self { label, batches: Some(batches), outcomes, thread: Some(thread) }
     }
 
-    fn send(&self, batch: &Batch) -> Result<()> {
+    fn send(&self, batch: &Batch) {
         // When the other end has gone, the reason lies among the outcomes.
         drop(self.batches.as_ref().map(|batches| batches.send(Arc::clone(batch))));
-        Ok(())
     }
 
     fn receive(&self) -> Result<Vec<Vec<Outcome>>> {
@@ -83,19 +78,59 @@ impl Drop for Player {
     }
 }
 
-/// What a run has found.
-#[derive(Debug, Default)]
-pub struct Findings {
-    /// Sequences compared.
-    pub sequences: usize,
-    /// Packets sent.
-    pub packets: usize,
-    /// Packets that came out, of Docker's rules.
-    pub seen: usize,
-    /// Steps that a known difference explains.
-    pub known: BTreeMap<KnownDifference, usize>,
-    /// Seeds that failed, and their reports.
-    pub failures: Vec<(u64, String)>,
+/// The two labs.
+#[derive(Debug)]
+struct Pair {
+    mode: Mode,
+    reference: Player,
+    subject: Player,
+    next_slot: u32,
+}
+
+impl Pair {
+    /// Plays sequences in both labs and compares.
+    fn play(&mut self, sequences: impl IntoIterator<Item = Sequence>, findings: &mut Findings) -> Result<()> {
+        let batch: Batch = Arc::new((self.next_slot..).zip(sequences).collect());
+        self.next_slot += u32::try_from(batch.len())?;
+        ensure!(self.next_slot < SLOTS, "there is room for {SLOTS} sequences at most");
+        self.reference.send(&batch);
+        self.subject.send(&batch);
+        let (expected, actual) = (self.reference.receive()?, self.subject.receive()?);
+        for ((_, sequence), (expected, actual)) in batch.iter().zip(expected.iter().zip(&actual)) {
+            judge(self.mode, sequence, expected, actual, findings);
+        }
+        Ok(())
+    }
+
+    /// Plays a sequence; gives the failure if it is of the same kind as another.
+    fn happens(&mut self, sequence: &Sequence, like: &Failure) -> Result<Option<Failure>> {
+        let mut findings = Findings::default();
+        self.play([sequence.clone()], &mut findings)?;
+        Ok(findings.failures.pop().filter(|found| found.kind == like.kind))
+    }
+
+    /// A failure of one kind with as few packets as show it: played again and again, each time without one of them.
+    fn shrink(&mut self, failure: &Failure) -> Result<Failure> {
+        let mut sequence = failure.sequence.clone();
+        sequence.steps.truncate(failure.step + 1);
+        let mut smallest = self.happens(&sequence, failure)?;
+        for at in (0..failure.step).rev() {
+            let mut shorter = sequence.clone();
+            shorter.steps.remove(at);
+            if smallest.is_some()
+                && let Some(found) = self.happens(&shorter, failure)?
+            {
+                smallest = Some(found);
+                sequence = shorter;
+            }
+        }
+        let Some(mut smallest) = smallest else {
+            let report = format!("(this did not happen again when it was played alone)\n{}", failure.report);
+            return Ok(Failure { report, ..failure.clone() });
+        };
+        smallest.report = format!("{}\nthe whole sequence:\n{}", smallest.report, failure.sequence.describe());
+        Ok(smallest)
+    }
 }
 
 /// Plays seeds in both labs and compares.
@@ -103,97 +138,15 @@ pub struct Findings {
 /// # Errors
 /// When a lab fails; differences are among the findings.
 pub fn run(mode: Mode, netpath: Dataplane, peer: &Path, seeds: &[u64]) -> Result<Findings> {
-    ensure!(seeds.len() < SLOTS as usize, "there is room for {SLOTS} seeds at most");
     let reference = Player::start("reference", 0, Mode::Takeover, Dataplane::Docker, peer);
     let subject = Player::start(mode.name(), 1, mode, netpath, peer);
+    let mut pair = Pair { mode, reference, subject, next_slot: 0 };
     let mut findings = Findings::default();
-    let mut slots = 0..;
     for seeds in seeds.chunks(BATCH) {
-        let batch: Batch = Arc::new(slots.by_ref().zip(seeds.iter().map(|seed| sequence(*seed))).collect());
-        reference.send(&batch)?;
-        subject.send(&batch)?;
-        let (expected, actual) = (reference.receive()?, subject.receive()?);
-        for ((_, sequence), (expected, actual)) in batch.iter().zip(expected.iter().zip(&actual)) {
-            judge(mode, sequence, expected, actual, &mut findings);
-        }
+        pair.play(seeds.iter().map(|seed| sequence(*seed)), &mut findings)?;
+    }
+    for number in findings.first_of_each_kind() {
+        findings.failures[number] = pair.shrink(&findings.failures[number])?;
     }
     Ok(findings)
-}
-
-/// Compares the outcomes of a sequence.
-fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[Outcome], findings: &mut Findings) {
-    findings.sequences += 1;
-    findings.packets += sequence.steps.len();
-    findings.seen += reference.iter().map(|outcome| outcome.seen.len()).sum::<usize>();
-    let mut ports = Ports::default();
-    for (number, step) in sequence.steps.iter().enumerate() {
-        let (reference, netpath) = (&reference[number], &netpath[number]);
-        let mut differences = compare(reference, netpath, &mut ports);
-        differences.extend(faults(netpath, step.damage.is_some()));
-        if differences.is_empty() {
-            continue;
-        }
-        let case = Case { mode, step, reference, netpath, differences: &differences };
-        if let Some(known) = KnownDifference::of(&case) {
-            *findings.known.entry(known).or_insert(0) += 1;
-            continue;
-        }
-        findings.failures.push((sequence.seed, report(mode, sequence, number, &case)));
-        return;
-    }
-}
-
-fn report(mode: Mode, sequence: &Sequence, number: usize, case: &Case<'_>) -> String {
-    let mut text = format!(
-        "seed {} in {} mode: step {number} ends otherwise than with Docker's rules\n",
-        sequence.seed,
-        mode.name()
-    );
-    text += &sequence.describe();
-    let mut section = |title: &str, lines: Vec<String>| {
-        text += &format!("{title}\n");
-        lines.iter().for_each(|line| text += &format!("    {line}\n"));
-    };
-    let shown = |outcome: &Outcome| outcome.seen.iter().map(ToString::to_string).collect::<Vec<_>>();
-    section("differences:", case.differences.iter().map(Difference::to_string).collect());
-    let invalid = if case.reference.invalid { " (nf_conntrack: INVALID)" } else { "" };
-    section(&format!("out of Docker's rules{invalid}:"), shown(case.reference));
-    section("out of netpath:", shown(case.netpath));
-    section("sent through Docker's rules:", case.reference.sent.iter().map(|bytes| hex(bytes)).collect());
-    section("sent through netpath:", case.netpath.sent.iter().map(|bytes| hex(bytes)).collect());
-    text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let shown: String = bytes.iter().take(96).map(|byte| format!("{byte:02x}")).collect();
-    if bytes.len() > 96 { format!("{shown}... ({} bytes)", bytes.len()) } else { shown }
-}
-
-impl Findings {
-    /// One line about what was done.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        let known: Vec<_> = self.known.iter().map(|(known, count)| format!("{} {count}", known.id())).collect();
-        format!(
-            "{} sequences, {} packets in, {} out; known differences: {}; failed: {}",
-            self.sequences,
-            self.packets,
-            self.seen,
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") },
-            self.failures.len()
-        )
-    }
-
-    /// Fails when there is a difference that isn't known.
-    ///
-    /// # Errors
-    /// With the first reports.
-    pub fn check(&self) -> Result<()> {
-        if self.failures.is_empty() {
-            return Ok(());
-        }
-        let reports: Vec<_> = self.failures.iter().take(SHOWN).map(|(_, report)| report.as_str()).collect();
-        let seeds: Vec<_> = self.failures.iter().map(|(seed, _)| *seed).collect();
-        bail!("{}\n\n{}\nseeds that failed: {seeds:?}", self.summary(), reports.join("\n"))
-    }
 }

@@ -24,7 +24,8 @@ pub(super) fn fragments(dice: &mut Dice) -> Vec<Step> {
 
 fn cut(dice: &mut Dice, len: u16) -> Fragments {
     let size = dice.pick(&[64_u16, 512, 1480]).max(len.div_ceil(8).next_multiple_of(8));
-    let mut order: Vec<u8> = (0..u8::try_from(len.div_ceil(size)).unwrap_or(u8::MAX)).collect();
+    let count = u8::try_from(len.div_ceil(size)).unwrap_or(u8::MAX);
+    let mut order: Vec<u8> = (0..count).collect();
     match dice.below(5) {
         0 | 1 => {}
         2 => order.reverse(),
