@@ -18,6 +18,9 @@ use netpath_tests::runner;
 /// Seeds of a normal run, half of them in each mode.
 const SEEDS: u64 = 6000;
 
+/// So many sequences show every kind of packet.
+const ENOUGH: usize = 500;
+
 fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let trial = |mode: Mode| {
@@ -36,7 +39,9 @@ fn compare(mode: Mode) -> Result<()> {
     }
     let findings = session::run(mode, dataplane, peer, &seeds(mode)?)?;
     println!("{}: {}", mode.name(), findings.summary());
-    findings.check()
+    findings.check()?;
+    // A few sequences, as in a replay, don't show everything.
+    if findings.sequences >= ENOUGH { findings.self_check.check() } else { Ok(()) }
 }
 
 /// The seeds of a mode. A single one is played in both.

@@ -8,9 +8,13 @@ use netpath_common::abi::Mode;
 use super::compare::{Difference, Outcome, Ports, compare, faults};
 use super::known::{Case, KnownDifference};
 use super::packet::{Sequence, Side};
+use super::spoil::SelfCheck;
 
 /// Kinds of failures of which one is shown in full.
 const SHOWN: usize = 40;
+
+/// Sequences whose outcomes are spoiled as well, to see that it would be noticed.
+const SELF_CHECKED: usize = 500;
 
 /// What a run has found.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Findings {
     pub known: BTreeMap<KnownDifference, usize>,
     /// What failed.
     pub failures: Vec<Failure>,
+    /// Whether the comparison would have noticed.
+    pub self_check: SelfCheck,
 }
 
 /// A sequence that came out otherwise than it should.
@@ -50,14 +56,20 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
     let mut diverged = BTreeMap::new();
     for (number, step) in sequence.steps.iter().enumerate() {
         let (reference, netpath) = (&reference[number], &netpath[number]);
+        let before = ports.clone();
         let mut differences = compare(reference, netpath, &mut ports);
         differences.extend(faults(netpath, step.damage.is_some()));
         if differences.is_empty() {
+            if findings.sequences <= SELF_CHECKED {
+                findings.self_check.step(reference, netpath, &before);
+            }
             continue;
         }
         let conversation = step.conversation();
         let earlier = conversation.and_then(|conversation| diverged.get(&conversation).copied());
-        let case = Case { mode, step, reference, netpath, differences: &differences, earlier };
+        let reset =
+            sequence.steps[..number].iter().any(|before| before.resets() && before.conversation() == conversation);
+        let case = Case { mode, step, reference, netpath, differences: &differences, reset, earlier };
         if let Some(known) = KnownDifference::of(&case) {
             if let Some(conversation) = conversation {
                 diverged.entry(conversation).or_insert(known);

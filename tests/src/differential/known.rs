@@ -7,7 +7,7 @@ use netpath_common::abi::Mode;
 
 use super::compare::{Difference, Outcome, PORT_IS_KEPT};
 use super::packet::{Damage, Payload, Side, Step};
-use super::seen::{Spot, Sum, reassemble};
+use super::seen::{Packet, Spot, Sum, reassemble};
 use crate::lab::GATEWAY;
 
 /// A difference that is meant.
@@ -25,8 +25,11 @@ pub enum KnownDifference {
     OwnErrorsFromGateway,
     /// An answer from the world whose time to live ends at the host is dropped without a word.
     AnswerExpiresSilently,
-    /// Source quench, redirects and errors that quote less than eight bytes aren't translated: they go to the host.
-    ErrorLeftToHost,
+    /// Source quench, redirects and errors that quote less than eight bytes aren't translated: from the world they go to the
+    /// host, from a container they are dropped.
+    ErrorNotTranslated,
+    /// Netfilter forgets a connection that is reset before it was answered; netpath remembers it for ten seconds.
+    ResetRemembered,
 }
 
 /// A step and what became of it on both sides.
@@ -42,6 +45,8 @@ pub struct Case<'a> {
     pub netpath: &'a Outcome,
     /// In what these differ.
     pub differences: &'a [Difference],
+    /// Whether the same conversation has seen a reset before.
+    pub reset: bool,
     /// The known difference that the same conversation has shown before.
     pub earlier: Option<KnownDifference>,
 }
@@ -55,7 +60,8 @@ impl KnownDifference {
         Self::PortChoice,
         Self::OwnErrorsFromGateway,
         Self::AnswerExpiresSilently,
-        Self::ErrorLeftToHost,
+        Self::ErrorNotTranslated,
+        Self::ResetRemembered,
     ];
 
     /// The identifier in docs/nat-compliance.md. It is never given another meaning.
@@ -68,7 +74,8 @@ impl KnownDifference {
             Self::PortChoice => "port-choice",
             Self::OwnErrorsFromGateway => "own-errors-from-gateway",
             Self::AnswerExpiresSilently => "answer-expires-silently",
-            Self::ErrorLeftToHost => "error-left-to-host",
+            Self::ErrorNotTranslated => "error-not-translated",
+            Self::ResetRemembered => "reset-remembered",
         }
     }
 
@@ -91,12 +98,15 @@ impl KnownDifference {
             }
             Self::AnswerExpiresSilently => {
                 let told = reference.seen.iter().all(|seen| seen.packet.icmp() == Some((11, 0)));
-                case.step.datagram.ttl <= 1 && case.step.from == Side::World && told && netpath.seen.is_empty()
+                let sent = netpath.sent.first().and_then(|bytes| Packet::read(bytes));
+                let dying = sent.is_some_and(|sent| sent.ttl <= 1);
+                dying && case.step.from == Side::World && told && netpath.seen.is_empty()
             }
-            Self::ErrorLeftToHost => {
+            Self::ErrorNotTranslated => {
                 let kept = netpath.seen.iter().all(|seen| seen.at == Spot::Host);
-                case.step.from == Side::World && is_untranslatable(&case.step.datagram.payload) && kept
+                is_untranslatable(&case.step.datagram.payload) && kept
             }
+            Self::ResetRemembered => case.reset && !leaks(netpath),
         }
     }
 

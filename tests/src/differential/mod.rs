@@ -17,4 +17,5 @@ pub mod packet;
 pub mod seen;
 pub mod sentinel;
 pub mod session;
+pub mod spoil;
 pub mod tap;

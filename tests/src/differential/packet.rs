@@ -190,6 +190,12 @@ impl Step {
         Self { from, datagram, damage: None, fragments: Fragments::default() }
     }
 
+    /// Whether it carries a TCP reset.
+    #[must_use]
+    pub fn resets(&self) -> bool {
+        matches!(&self.datagram.payload, Payload::Tcp(segment) if segment.flags & flag::RST != 0)
+    }
+
     /// The conversation that it belongs to, roughly: protocol, and the remote machine with its port.
     #[must_use]
     pub fn conversation(&self) -> Option<(u8, u8, u16)> {
