@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use netpath_common::abi::Mode;
 
 use super::compare::Outcome;
 use super::frame;
@@ -21,6 +20,7 @@ use super::seen::{Packet, Seen, Spot, reassemble};
 use super::sentinel::Sentinel;
 use super::tap::{HostTap, Interface, Tap};
 use crate::container::Container;
+use crate::dockerd::Rules;
 use crate::lab::{Dataplane, Lab};
 use crate::netns::Place;
 
@@ -61,8 +61,8 @@ impl Arena {
     ///
     /// # Errors
     /// When anything of it can't be made.
-    pub fn create(name: &str, mode: Mode, dataplane: Dataplane, peer: &Path) -> Result<Self> {
-        let mut lab = Lab::named(name, mode, dataplane, peer)?;
+    pub fn create(name: &str, rules: Rules, dataplane: Dataplane, peer: &Path) -> Result<Self> {
+        let mut lab = Lab::named(name, rules, dataplane, peer)?;
         lab.ensure_netpath().map_err(|error| anyhow!("{error:#}\n{}", lab.diagnosis()))?;
         let containers = start_containers(&mut lab).context("start the containers")?;
         let addresses = containers.iter().map(Container::address).collect::<Result<Vec<_>>>()?;
@@ -110,7 +110,7 @@ impl Arena {
                 let names = |datagram: &_| books[position].resolve(datagram);
                 let sent = frame::build(step, identification(round), tag, &names);
                 for packet in &sent {
-                    self.tap(step.from).send(packet)?;
+                    self.send(step.from, packet)?;
                 }
                 outcomes[position].push(Outcome { sent, ..Outcome::default() });
             }
@@ -132,10 +132,14 @@ impl Arena {
         Ok(outcomes)
     }
 
-    fn tap(&self, side: Side) -> &Tap {
-        match side {
-            Side::World => &self.world,
-            Side::Container(number) => &self.insides[usize::from(number)],
+    /// Sends a packet as the side's own stack would: a container has its neighbours on its link.
+    fn send(&self, from: Side, packet: &[u8]) -> Result<()> {
+        let Side::Container(number) = from else { return self.world.send(packet) };
+        let inside = &self.insides[usize::from(number)];
+        let destination = Packet::read(packet).map(|packet| packet.destination);
+        match self.addresses.iter().position(|address| Some(*address) == destination) {
+            Some(neighbour) => inside.send_to(self.insides[neighbour].mac(), packet),
+            None => inside.send(packet),
         }
     }
 
@@ -184,7 +188,9 @@ fn identification(round: usize) -> u16 {
 fn slot_of(packet: &Packet) -> Option<u32> {
     let addresses = [Some(packet.source), Some(packet.destination)];
     let quoted = packet.quote.as_ref().map_or([None, None], |quote| [Some(quote.source), Some(quote.destination)]);
-    addresses.into_iter().chain(quoted).flatten().find_map(super::names::slot_of)
+    let named = addresses.into_iter().chain(quoted).flatten().find_map(super::names::slot_of);
+    // Between containers no machine of the world is named: then the data says whose it is.
+    named.or_else(|| u32::try_from(frame::tag_of(packet.rest.get(8..16)?) >> 16).ok())
 }
 
 fn start_containers(lab: &mut Lab) -> Result<Vec<Container>> {

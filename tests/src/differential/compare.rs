@@ -112,7 +112,7 @@ fn packets(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: &
     }
     list.check_port("destination port", one.ports.1, other.ports.1);
     match inputs {
-        Some((theirs, ours)) if forwarded && at != Spot::Host => {
+        Some((theirs, ours)) if forwarded && at != Spot::Host && one.has_ports() => {
             let scope = (at, one.protocol, one.source, one.destination, one.ports.1);
             if !ports.pair(scope, one.ports.0, other.ports.0) {
                 list.check("source port, which was another before", one.ports.0, other.ports.0);
@@ -169,20 +169,38 @@ fn quotes(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: Op
 /// Whether the sender's port was changed, in one outcome and not in the other.
 pub const PORT_IS_KEPT: &str = "source port is kept";
 
-/// What no dataplane may do, whatever the other one does.
+/// What netpath may not do, whatever the other one does.
 #[must_use]
 pub fn faults(outcome: &Outcome, damaged: bool) -> Vec<Difference> {
-    let wrong = outcome
-        .seen
-        .iter()
-        .filter(|seen| !damaged && (seen.packet.header_sum == Sum::Wrong || seen.packet.sum == Sum::Wrong));
-    wrong
-        .map(|seen| Difference {
-            what: "a checksum is wrong in what came out of netpath",
-            reference: "right".to_owned(),
-            netpath: seen.to_string(),
-        })
-        .collect()
+    let input = outcome.sent.first().and_then(|bytes| Packet::read(bytes)).filter(|_| outcome.sent.len() == 1);
+    let mut faults = Vec::new();
+    for seen in &outcome.seen {
+        let packet = &seen.packet;
+        let mut fault = |what, expected: &str| {
+            faults.push(Difference { what, reference: expected.to_owned(), netpath: seen.to_string() });
+        };
+        if !damaged && (packet.header_sum == Sum::Wrong || packet.sum == Sum::Wrong) {
+            fault("a checksum is wrong", "right");
+        }
+        if seen.at == Spot::World && is_containers(packet.source) {
+            fault("a container's own address leaves the host", "nowhere");
+        }
+        let Some(input) = &input else { continue };
+        let forwarded = (packet.identification, packet.protocol) == (input.identification, input.protocol);
+        if forwarded && seen.at != Spot::Host && packet.quote.is_none() && packet.rest != input.rest {
+            fault("what a packet carries is changed", "as it was sent");
+        }
+        if forwarded && seen.at != Spot::Host && packet.ttl.wrapping_add(1) != input.ttl {
+            fault("the time to live doesn't count down by one", "one less");
+        }
+    }
+    faults
+}
+
+/// Whether an address is of the containers' network.
+#[must_use]
+pub fn is_containers(address: Ipv4Addr) -> bool {
+    address.octets()[..2] == [172, 17]
 }
 
 impl fmt::Display for Difference {

@@ -142,6 +142,11 @@ fn data(len: u16, tag: u64) -> impl Iterator<Item = u8> {
         .take(len.into())
 }
 
+/// The tag that data begins with.
+pub(super) fn tag_of(data: &[u8]) -> u64 {
+    data.iter().zip(0_u8..).fold(0, |tag, (byte, at)| tag << 8 | u64::from(byte ^ at))
+}
+
 /// Cuts a packet as a router does, in the order asked for.
 fn fragment(packet: Vec<u8>, fragments: &Fragments) -> Vec<Vec<u8>> {
     let size = usize::from(fragments.size);

@@ -58,7 +58,6 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
         let (reference, netpath) = (&reference[number], &netpath[number]);
         let before = ports.clone();
         let mut differences = compare(reference, netpath, &mut ports);
-        differences.extend(faults(netpath, step.damage.is_some()));
         if differences.is_empty() {
             if findings.sequences <= SELF_CHECKED {
                 findings.self_check.step(reference, netpath, &before);
@@ -69,8 +68,14 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
         let earlier = conversation.and_then(|conversation| diverged.get(&conversation).copied());
         let reset =
             sequence.steps[..number].iter().any(|before| before.resets() && before.conversation() == conversation);
+        // No reason excuses a fault that Docker's rules don't have.
+        let theirs = faults(reference, step.damage.is_some());
+        let mut own = faults(netpath, step.damage.is_some());
+        own.retain(|fault| theirs.iter().all(|other| other.what != fault.what));
+        let faultless = own.is_empty();
+        differences.extend(own);
         let case = Case { mode, step, reference, netpath, differences: &differences, reset, earlier };
-        if let Some(known) = KnownDifference::of(&case) {
+        if let Some(known) = KnownDifference::of(&case).filter(|_| faultless) {
             if let Some(conversation) = conversation {
                 diverged.entry(conversation).or_insert(known);
             }

@@ -5,7 +5,7 @@
 
 use netpath_common::abi::Mode;
 
-use super::compare::{Difference, Outcome, PORT_IS_KEPT};
+use super::compare::{Difference, Outcome, PORT_IS_KEPT, is_containers};
 use super::packet::{Damage, Payload, Side, Step};
 use super::seen::{Packet, Spot, Sum, reassemble};
 use crate::lab::GATEWAY;
@@ -125,7 +125,7 @@ impl Case<'_> {
 
 /// Whether something left the host with a container's own address.
 fn leaks(outcome: &Outcome) -> bool {
-    outcome.seen.iter().any(|seen| seen.at == Spot::World && seen.packet.source.octets()[..2] == [172, 17])
+    outcome.seen.iter().any(|seen| seen.at == Spot::World && is_containers(seen.packet.source))
 }
 
 /// Whether what was sent makes no whole datagram.

@@ -33,6 +33,9 @@ pub fn slot_of(address: Ipv4Addr) -> Option<u32> {
 /// A masqueraded flow as the container has it: protocol, container, its port, the remote end.
 type Inside = (u8, u8, u16, Ipv4Addr, u16);
 
+/// A container that asks for a published port: protocol, container, its port, the published port.
+type Neighbour = (u8, u8, u16, u16);
+
 /// A client of a published port: protocol, its end, the published port.
 type Client = (u8, Ipv4Addr, u16, u16);
 
@@ -43,13 +46,20 @@ pub struct Book {
     containers: Vec<Ipv4Addr>,
     mapped: BTreeMap<Inside, (Ipv4Addr, u16)>,
     clients: BTreeMap<Client, u16>,
+    neighbours: BTreeMap<Neighbour, (Ipv4Addr, u16)>,
 }
 
 impl Book {
     /// Of a sequence that hasn't begun.
     #[must_use]
     pub fn new(slot: u32, containers: &[Ipv4Addr]) -> Self {
-        Self { slot, containers: containers.to_vec(), mapped: BTreeMap::new(), clients: BTreeMap::new() }
+        Self {
+            slot,
+            containers: containers.to_vec(),
+            mapped: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+        }
     }
 
     /// What the names of a packet stand for.
@@ -75,13 +85,17 @@ impl Book {
                 let key = (protocol, address, port, published);
                 (address, self.clients.get(&key).copied().unwrap_or(port))
             }
+            End::Neighbour(number, published) => {
+                let key = (protocol, number, port, published);
+                self.neighbours.get(&key).copied().unwrap_or((self.address(end), port))
+            }
             other => (self.address(other), port),
         }
     }
 
     fn address(&self, end: End) -> Ipv4Addr {
         match end {
-            End::Container(number) => self.containers[usize::from(number)],
+            End::Container(number) | End::Neighbour(number, _) => self.containers[usize::from(number)],
             End::Remote(number) | End::Client(number, _) => remote(self.slot, number),
             End::Host(0) | End::Mapped(_) => HOST,
             End::Host(_) => HOST_SECOND,
@@ -106,6 +120,10 @@ impl Book {
                 (Side::World, Spot::Container(_), End::Remote(number), End::Host(_)) => {
                     let key = (protocol, remote(self.slot, number), source_port, destination_port);
                     self.clients.insert(key, packet.ports.0);
+                }
+                (Side::Container(_), Spot::Container(_), End::Container(number), End::Host(_)) => {
+                    let key = (protocol, number, source_port, destination_port);
+                    self.neighbours.insert(key, (packet.source, packet.ports.0));
                 }
                 _ => {}
             }

@@ -27,6 +27,8 @@ pub enum End {
     Gateway,
     /// A container as the world sees it: the port that goes with this end is the container's own.
     Mapped(u8),
+    /// A container as another one sees it that it reached through this published port, by an address of the host.
+    Neighbour(u8, u16),
     /// A machine of the world as a container sees it that it reached through this published port.
     Client(u8, u16),
 }
@@ -229,7 +231,7 @@ impl Datagram {
         let ports = self.ports();
         [(self.source, ports.0), (self.destination, ports.1)].into_iter().find_map(|(end, port)| match end {
             End::Remote(number) | End::Client(number, _) => Some((self.protocol(), number, port)),
-            End::Container(_) | End::Host(_) | End::Gateway | End::Mapped(_) => None,
+            End::Container(_) | End::Host(_) | End::Gateway | End::Mapped(_) | End::Neighbour(..) => None,
         })
     }
 
@@ -275,6 +277,7 @@ impl fmt::Display for End {
             Self::Host(number) => write!(to, "host{number}"),
             Self::Gateway => write!(to, "gateway"),
             Self::Mapped(number) => write!(to, "container{number}'s"),
+            Self::Neighbour(number, published) => write!(to, "container{number}(by {published})"),
             Self::Client(number, published) => write!(to, "remote{number}(by {published})"),
         }
     }

@@ -165,6 +165,15 @@ impl Packet {
         self.fragment & (MORE | OFFSET) != 0
     }
 
+    /// Whether it has ports, or an echo identifier.
+    #[must_use]
+    pub fn has_ports(&self) -> bool {
+        match self.protocol {
+            1 => matches!(self.rest.first(), Some(0 | 8)),
+            _ => matches!(self.protocol, 6 | 17),
+        }
+    }
+
     /// Type and code, for ICMP.
     #[must_use]
     pub fn icmp(&self) -> Option<(u8, u8)> {

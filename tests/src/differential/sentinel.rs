@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::frame::{Tuple, build};
+use super::frame::{Tuple, build, tag_of};
 use super::names::{SLOTS, remote};
 use super::packet::{Datagram, End, Payload, Side, Step};
 use super::seen::{Packet, Spot};
@@ -60,7 +60,7 @@ impl Sentinel {
     pub fn recognise(&self, at: Spot, bytes: &[u8]) -> Option<Way> {
         let packet = Packet::read(bytes)?;
         // The data begins after the UDP header; its first eight bytes are the tag, each with its position mixed in.
-        let tag = packet.rest.get(8..16)?.iter().zip(0_u8..).fold(0, |tag, (byte, at)| tag << 8 | u64::from(byte ^ at));
+        let tag = tag_of(packet.rest.get(8..16)?);
         if packet.protocol != 17 || tag != MAGIC | self.round {
             return None;
         }

@@ -10,11 +10,12 @@ use netpath_common::abi::Mode;
 
 use super::arena::Arena;
 use super::compare::Outcome;
-use super::generate::sequence;
+use super::generate::{Proxy, sequence};
 use super::judge::{Failure, Findings, judge};
 use super::names::SLOTS;
 use super::packet::Sequence;
 use super::tap::stay_on_cpu;
+use crate::dockerd::Rules;
 use crate::lab::Dataplane;
 
 /// Sequences that are played at the same time.
@@ -33,14 +34,14 @@ struct Player {
 }
 
 impl Player {
-    fn start(label: &'static str, cpu: usize, mode: Mode, dataplane: Dataplane, peer: &Path) -> Self {
+    fn start(label: &'static str, cpu: usize, (rules, dataplane): (Rules, Dataplane), peer: &Path) -> Self {
         let (batches, incoming) = channel::<Batch>();
         let (outgoing, outcomes) = channel();
         let peer = peer.to_owned();
         let thread = thread::spawn(move || {
             // The lab's processes may run anywhere: only what this thread sends must stay in order.
             let created =
-                Arena::create(label, mode, dataplane, &peer).with_context(|| format!("build the {label} lab"));
+                Arena::create(label, rules, dataplane, &peer).with_context(|| format!("build the {label} lab"));
             let mut arena = match created.and_then(|arena| stay_on_cpu(cpu).map(|()| arena)) {
                 Ok(arena) => arena,
                 Err(error) => return drop(outgoing.send(Err(error))),
@@ -138,12 +139,17 @@ impl Pair {
 /// # Errors
 /// When a lab fails; differences are among the findings.
 pub fn run(mode: Mode, netpath: Dataplane, peer: &Path, seeds: &[u64]) -> Result<Findings> {
-    let reference = Player::start("reference", 0, Mode::Takeover, Dataplane::Docker, peer);
-    let subject = Player::start(mode.name(), 1, mode, netpath, peer);
+    // Alone, netpath has no docker-proxy beside it: then the reference has none either.
+    let (proxy, docker) = match mode {
+        Mode::Takeover => (Proxy::On, Rules::WithProxy),
+        Mode::Sole => (Proxy::Off, Rules::Alone),
+    };
+    let reference = Player::start("reference", 0, (docker, Dataplane::Docker), peer);
+    let subject = Player::start(mode.name(), 1, (Rules::of(mode), netpath), peer);
     let mut pair = Pair { mode, reference, subject, next_slot: 0 };
     let mut findings = Findings::default();
     for seeds in seeds.chunks(BATCH) {
-        pair.play(seeds.iter().map(|seed| sequence(*seed)), &mut findings)?;
+        pair.play(seeds.iter().map(|seed| sequence(*seed, proxy)), &mut findings)?;
     }
     for number in findings.first_of_each_kind() {
         findings.failures[number] = pair.shrink(&findings.failures[number])?;

@@ -81,7 +81,21 @@ impl Tap {
     /// # Errors
     /// When the kernel doesn't take it.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
-        let frame = [&self.towards[..], &self.interface.mac, &[8, 0], packet].concat();
+        self.send_to(self.towards, packet)
+    }
+
+    /// Its own Ethernet address.
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        self.interface.mac
+    }
+
+    /// Sends an IPv4 packet to another Ethernet address.
+    ///
+    /// # Errors
+    /// When the kernel doesn't take it.
+    pub fn send_to(&self, towards: [u8; 6], packet: &[u8]) -> Result<()> {
+        let frame = [&towards[..], &self.interface.mac, &[8, 0], packet].concat();
         self.socket.send(&frame).context("send a frame")?;
         Ok(())
     }

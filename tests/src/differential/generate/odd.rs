@@ -101,7 +101,11 @@ pub(super) fn host(dice: &mut Dice) -> Vec<Step> {
 /// Protocols without ports that netpath knows of.
 pub(super) fn other_protocols(dice: &mut Dice) -> Vec<Step> {
     let protocol = dice.pick(&[132, 47, 50, 51, 4, 255]);
-    let bytes = (0..24).map(|_| dice.u8()).collect();
+    let mut bytes: Vec<u8> = (0..24).map(|_| dice.u8()).collect();
+    if protocol == 47 {
+        // GRE without any option, carrying IPv4 (RFC 2784): other versions netfilter doesn't translate.
+        bytes[..4].copy_from_slice(&[0, 0, 8, 0]);
+    }
     let payload = Payload::Other { protocol, bytes };
     let container = dice.pick(&[0, 1]);
     let out = Datagram::new(End::Container(container), End::Remote(0), payload.clone());

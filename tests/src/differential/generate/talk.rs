@@ -43,6 +43,19 @@ impl Talk {
         Self { ends: [opener, answerer] }
     }
 
+    /// A container calls a published port by an address of the host.
+    pub(super) fn hairpin(row: usize, client: u8, port: u16) -> Self {
+        let (host, published, _, container, inside) = super::super::arena::PUBLISHED[row];
+        let own = (End::Container(client), port);
+        let opener = View { side: Side::Container(client), own, peer: (End::Host(host.unwrap_or(0)), published) };
+        let answerer = View {
+            side: Side::Container(container),
+            own: (End::Container(container), inside),
+            peer: (End::Neighbour(client, published), port),
+        };
+        Self { ends: [opener, answerer] }
+    }
+
     /// One or the other, at random.
     pub(super) fn any(dice: &mut Dice, protocol: u8) -> Self {
         let remote = dice.pick(&[0, 1, 2]);

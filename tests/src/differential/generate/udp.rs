@@ -2,7 +2,7 @@
 
 use super::super::packet::{Payload, Step};
 use super::dice::Dice;
-use super::talk::{Talk, UDP};
+use super::talk::{Talk, UDP, published_row};
 
 /// Bytes of data: none, odd, even, and as many as fit.
 const LENGTHS: &[u16] = &[0, 1, 8, 33, 512, 1472];
@@ -53,6 +53,17 @@ pub(super) fn published_clash(dice: &mut Dice) -> Vec<Step> {
         talks.push(Talk::published(rows[0], 1, port));
     }
     together(dice, &talks)
+}
+
+/// A container and a published port, by the host's address; perhaps its own.
+pub(super) fn hairpin(dice: &mut Dice) -> Vec<Step> {
+    let talk = Talk::hairpin(published_row(dice, UDP), dice.pick(&[0, 1]), dice.pick(&[2000, 40_000, 50_001]));
+    // The data tells whose packet it is: no machine of the world does.
+    let mut steps = vec![talk.udp(0, 24)];
+    for _ in 0..dice.below(5) {
+        steps.push(talk.udp(dice.below(2), dice.pick(&[16, 33, 1200])));
+    }
+    steps
 }
 
 fn rows_of_one_port() -> Vec<usize> {
