@@ -6,8 +6,8 @@
 use netpath_common::abi::Mode;
 
 use super::compare::{Difference, Outcome, PORT_IS_KEPT, is_containers};
-use super::packet::{Damage, Payload, Side, Step};
-use super::seen::{Packet, Spot, Sum, reassemble};
+use super::packet::{Damage, End, Payload, Side, Step};
+use super::seen::{Packet, Seen, Spot, Sum, reassemble};
 use crate::lab::GATEWAY;
 
 /// A difference that is meant.
@@ -30,6 +30,10 @@ pub enum KnownDifference {
     ErrorNotTranslated,
     /// Netfilter forgets a connection that is reset before it was answered; netpath remembers it for ten seconds.
     ResetRemembered,
+    /// Docker's rules translate a hairpin flow inside the bridge, which counts no hop; netpath counts one.
+    HairpinCountsHop,
+    /// Docker lets neighbours reach a published container by its own address until 28.0; netpath doesn't.
+    DirectAccessDropped,
 }
 
 /// A step and what became of it on both sides.
@@ -62,6 +66,8 @@ impl KnownDifference {
         Self::AnswerExpiresSilently,
         Self::ErrorNotTranslated,
         Self::ResetRemembered,
+        Self::HairpinCountsHop,
+        Self::DirectAccessDropped,
     ];
 
     /// The identifier in docs/nat-compliance.md. It is never given another meaning.
@@ -76,6 +82,8 @@ impl KnownDifference {
             Self::AnswerExpiresSilently => "answer-expires-silently",
             Self::ErrorNotTranslated => "error-not-translated",
             Self::ResetRemembered => "reset-remembered",
+            Self::HairpinCountsHop => "hairpin-counts-hop",
+            Self::DirectAccessDropped => "direct-access-dropped",
         }
     }
 
@@ -107,6 +115,15 @@ impl KnownDifference {
                 is_untranslatable(&case.step.datagram.payload) && kept
             }
             Self::ResetRemembered => case.reset && !leaks(netpath),
+            Self::DirectAccessDropped => {
+                let direct = matches!(case.step.datagram.destination, End::Container(_));
+                direct && case.step.from == Side::World && netpath.seen.is_empty()
+            }
+            Self::HairpinCountsHop => {
+                let inside = |seen: &Seen| matches!(seen.at, Spot::Container(_));
+                let hairpin = matches!(case.step.from, Side::Container(_)) && netpath.seen.iter().all(inside);
+                hairpin && case.differs_only_in(&["time to live", PORT_IS_KEPT])
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 pub mod arena;
 pub mod checksum;
 pub mod compare;
+#[cfg(test)]
+mod document_tests;
 pub mod frame;
 pub mod generate;
 pub mod invalid;

@@ -81,7 +81,9 @@ pub(super) fn damaged(dice: &mut Dice) -> Vec<Step> {
 pub(super) fn host(dice: &mut Dice) -> Vec<Step> {
     let host = End::Host(dice.pick(&[0, 1]));
     let payload = Payload::Udp { source: 4000, destination: 9, checksum: true, len: 20 };
-    let from_world = Step::new(Side::World, Datagram::new(End::Remote(0), host, payload.clone()));
+    let from_world = Step::new(Side::World, Datagram::new(End::Remote(0), host, payload));
+    // Port 53 of the container is published, port 9 isn't.
+    let payload = Payload::Udp { source: 4000, destination: dice.pick(&[9, 53]), checksum: true, len: 20 };
     let direct = Step::new(Side::World, Datagram::new(End::Remote(0), End::Container(0), payload));
     let mut closed = tcp::stray(dice);
     for step in &mut closed {
