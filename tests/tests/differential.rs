@@ -16,7 +16,7 @@ use netpath_tests::lab::Dataplane;
 use netpath_tests::runner;
 
 /// Seeds of a normal run, half of them in each mode.
-const SEEDS: u64 = 6000;
+const SEEDS: u64 = 20_000;
 
 /// So many sequences show every kind of packet.
 const ENOUGH: usize = 500;

@@ -83,7 +83,7 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn check<T: PartialEq + fmt::Debug>(&mut self, what: &'static str, reference: T, netpath: T) {
+    fn check<T: PartialEq + fmt::Debug>(&mut self, what: &'static str, reference: &T, netpath: &T) {
         if reference != netpath {
             let (reference, netpath) = (format!("{reference:?}"), format!("{netpath:?}"));
             self.differences.push(Difference { what, reference, netpath });
@@ -97,7 +97,7 @@ impl List<'_> {
                 || (reference, netpath) == (theirs.ports.1, ours.ports.1)
         });
         if !sent {
-            self.check(what, reference, netpath);
+            self.check(what, &reference, &netpath);
         }
     }
 }
@@ -108,49 +108,49 @@ fn packets(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: &
     // Who answers by itself numbers its packets as it likes.
     let forwarded = inputs.is_some_and(|(input, _)| input.protocol == one.protocol);
     if forwarded {
-        list.check("identification", one.identification, other.identification);
+        list.check("identification", &one.identification, &other.identification);
     }
     list.check_port("destination port", one.ports.1, other.ports.1);
     match inputs {
         Some((theirs, ours)) if forwarded && at != Spot::Host && one.has_ports() => {
             let scope = (at, one.protocol, one.source, one.destination, one.ports.1);
             if !ports.pair(scope, one.ports.0, other.ports.0) {
-                list.check("source port, which was another before", one.ports.0, other.ports.0);
+                list.check("source port, which was another before", &one.ports.0, &other.ports.0);
             }
-            list.check(PORT_IS_KEPT, one.ports.0 == theirs.ports.0, other.ports.0 == ours.ports.0);
+            list.check(PORT_IS_KEPT, &(one.ports.0 == theirs.ports.0), &(other.ports.0 == ours.ports.0));
         }
         _ => list.check_port("source port", one.ports.0, other.ports.0),
     }
     match (&one.quote, &other.quote) {
         (Some(one), Some(other)) => quotes(list, at, one, other, forwarded.then_some(ports)),
-        (one, other) => list.check("quote", one.is_some(), other.is_some()),
+        (one, other) => list.check("quote", &one.is_some(), &other.is_some()),
     }
 }
 
 fn headers(list: &mut List<'_>, one: &Packet, other: &Packet) {
-    list.check("source address", one.source, other.source);
-    list.check("destination address", one.destination, other.destination);
-    list.check("protocol", one.protocol, other.protocol);
-    list.check("time to live", one.ttl, other.ttl);
-    list.check("type of service", one.tos, other.tos);
-    list.check("flags and fragment offset", one.fragment, other.fragment);
+    list.check("source address", &one.source, &other.source);
+    list.check("destination address", &one.destination, &other.destination);
+    list.check("protocol", &one.protocol, &other.protocol);
+    list.check("time to live", &one.ttl, &other.ttl);
+    list.check("type of service", &one.tos, &other.tos);
+    list.check("flags and fragment offset", &one.fragment, &other.fragment);
     list.check("IPv4 options", &one.options, &other.options);
-    list.check("IPv4 checksum", one.header_sum, other.header_sum);
-    list.check("transport checksum", one.sum, other.sum);
+    list.check("IPv4 checksum", &one.header_sum, &other.header_sum);
+    list.check("transport checksum", &one.sum, &other.sum);
     list.check("transport header and data", &one.rest, &other.rest);
 }
 
 /// The quoted packet went the other way: its destination is what was translated. What a host quotes of its own accord it
 /// quotes as it came (no `ports`).
 fn quotes(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: Option<&mut Ports>) {
-    list.check("quoted source address", one.source, other.source);
-    list.check("quoted destination address", one.destination, other.destination);
+    list.check("quoted source address", &one.source, &other.source);
+    list.check("quoted destination address", &one.destination, &other.destination);
     match ports {
         Some(ports) => {
-            list.check("quoted source port", one.ports.0, other.ports.0);
+            list.check("quoted source port", &one.ports.0, &other.ports.0);
             let scope = (at, one.protocol, one.destination, one.source, one.ports.0);
             if !ports.pair(scope, one.ports.1, other.ports.1) {
-                list.check("quoted destination port", one.ports.1, other.ports.1);
+                list.check("quoted destination port", &one.ports.1, &other.ports.1);
             }
         }
         None => {
@@ -158,11 +158,11 @@ fn quotes(list: &mut List<'_>, at: Spot, one: &Packet, other: &Packet, ports: Op
             list.check_port("quoted destination port", one.ports.1, other.ports.1);
         }
     }
-    list.check("quoted protocol", one.protocol, other.protocol);
-    list.check("quoted time to live", one.ttl, other.ttl);
-    list.check("quoted identification", one.identification, other.identification);
-    list.check("quoted IPv4 checksum", one.header_sum, other.header_sum);
-    list.check("quoted transport checksum", one.sum, other.sum);
+    list.check("quoted protocol", &one.protocol, &other.protocol);
+    list.check("quoted time to live", &one.ttl, &other.ttl);
+    list.check("quoted identification", &one.identification, &other.identification);
+    list.check("quoted IPv4 checksum", &one.header_sum, &other.header_sum);
+    list.check("quoted transport checksum", &one.sum, &other.sum);
     list.check("quoted transport header and data", &one.rest, &other.rest);
 }
 

@@ -181,9 +181,9 @@ pub(super) fn simultaneous_open(dice: &mut Dice) -> Vec<Step> {
     connection.send(0, SYN, 0);
     connection.send(1, SYN, 0);
     let first = [connection.next[0].wrapping_sub(1), connection.next[1].wrapping_sub(1)];
-    for who in 0..2 {
+    for (who, sequence) in first.into_iter().enumerate() {
         let mut segment = connection.segment(who, SYN | ACK, 0);
-        segment.sequence = first[who];
+        segment.sequence = sequence;
         connection.steps.push(talk.tcp(who, segment));
     }
     connection.exchange(dice);
