@@ -1,6 +1,6 @@
 //! The verdict over sequences: which differences are known, and what is said about the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use netpath_common::abi::Mode;
@@ -53,7 +53,7 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
     findings.seen += reference.iter().map(|outcome| outcome.seen.len()).sum::<usize>();
     let mut ports = Ports::default();
     // Conversations of which the two dataplanes know different things, for a known reason.
-    let mut diverged = BTreeMap::new();
+    let mut diverged = BTreeSet::new();
     for (number, step) in sequence.steps.iter().enumerate() {
         let (reference, netpath) = (&reference[number], &netpath[number]);
         let before = ports.clone();
@@ -65,7 +65,7 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
             continue;
         }
         let conversation = step.conversation();
-        let earlier = conversation.and_then(|conversation| diverged.get(&conversation).copied());
+        let earlier = |known: KnownDifference| diverged.contains(&(conversation, known));
         let reset =
             sequence.steps[..number].iter().any(|before| before.resets() && before.conversation() == conversation);
         // No reason excuses a fault that Docker's rules don't have.
@@ -74,11 +74,9 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
         own.retain(|fault| theirs.iter().all(|other| other.what != fault.what));
         let faultless = own.is_empty();
         differences.extend(own);
-        let case = Case { mode, step, reference, netpath, differences: &differences, reset, earlier };
+        let case = Case { mode, step, reference, netpath, differences: &differences, reset, earlier: &earlier };
         if let Some(known) = KnownDifference::of(&case).filter(|_| faultless) {
-            if let Some(conversation) = conversation {
-                diverged.entry(conversation).or_insert(known);
-            }
+            diverged.insert((conversation, known));
             *findings.known.entry(known).or_insert(0) += 1;
             continue;
         }

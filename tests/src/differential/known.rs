@@ -37,7 +37,7 @@ pub enum KnownDifference {
 }
 
 /// A step and what became of it on both sides.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Case<'a> {
     /// netpath's mode.
     pub mode: Mode,
@@ -51,8 +51,8 @@ pub struct Case<'a> {
     pub differences: &'a [Difference],
     /// Whether the same conversation has seen a reset before.
     pub reset: bool,
-    /// The known difference that the same conversation has shown before.
-    pub earlier: Option<KnownDifference>,
+    /// Whether the same conversation has shown a known difference before.
+    pub earlier: &'a dyn Fn(KnownDifference) -> bool,
 }
 
 impl KnownDifference {
@@ -93,11 +93,11 @@ impl KnownDifference {
         let (reference, netpath) = (case.reference, case.netpath);
         match self {
             // What the one has taken note of and the other hasn't shows later, too.
-            Self::InvalidNotLeaked => (reference.invalid || case.earlier == Some(self)) && !leaks(netpath),
+            Self::InvalidNotLeaked => (reference.invalid || (case.earlier)(self)) && !leaks(netpath),
             Self::FragmentsOneByOne => is_incomplete(netpath) && reference.seen.is_empty() && !leaks(netpath),
             Self::HeaderSumNotVerified => {
                 let wrong = netpath.seen.iter().all(|seen| seen.packet.header_sum == Sum::Wrong);
-                (case.step.damage == Some(Damage::HeaderChecksum) && wrong) || case.earlier == Some(self)
+                (case.step.damage == Some(Damage::HeaderChecksum) && wrong) || (case.earlier)(self)
             }
             Self::PortChoice => case.differs_only_in(&[PORT_IS_KEPT]),
             Self::OwnErrorsFromGateway => {

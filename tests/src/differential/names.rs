@@ -30,6 +30,9 @@ pub fn slot_of(address: Ipv4Addr) -> Option<u32> {
     (number < 1 << REMOTES_BITS).then_some(number / PER_SLOT)
 }
 
+/// A port of the host that nobody has.
+const CLOSED: u16 = 7;
+
 /// A masqueraded flow as the container has it: protocol, container, its port, the remote end.
 type Inside = (u8, u8, u16, Ipv4Addr, u16);
 
@@ -77,8 +80,7 @@ impl Book {
         match end {
             End::Mapped(container) => {
                 let key = (protocol, container, port, self.address(peer), peer_port);
-                // What hasn't been seen would have kept its port.
-                self.mapped.get(&key).copied().unwrap_or((HOST, port))
+                self.mapped.get(&key).copied().unwrap_or_else(|| (HOST, self.unseen(key)))
             }
             End::Client(number, published) => {
                 let address = remote(self.slot, number);
@@ -91,6 +93,15 @@ impl Book {
             }
             other => (self.address(other), port),
         }
+    }
+
+    /// The port of a flow that hasn't been seen: it would have kept its own, unless another has that.
+    fn unseen(&self, (protocol, _, port, remote, remote_port): Inside) -> u16 {
+        // Whatever was chosen for another one in one lab, it needn't be that in the other.
+        let held = self.mapped.keys().any(|(held_protocol, _, _, held_remote, held_port)| {
+            (*held_protocol, *held_remote, *held_port) == (protocol, remote, remote_port)
+        });
+        if held { CLOSED } else { port }
     }
 
     fn address(&self, end: End) -> Ipv4Addr {

@@ -54,8 +54,8 @@ impl Datagram {
 }
 
 /// Fields whose damage a dataplane must get over: version and length of the header, length, fragmentation, time to
-/// live, protocol; then the transport's first words, but for the ports.
-const FIELDS: &[u8] = &[0, 0, 2, 3, 6, 7, 8, 9, 24, 25, 26, 27, 28, 32, 33, 34, 35];
+/// live; then the transport's first words, but for the ports.
+const FIELDS: &[u8] = &[0, 0, 2, 3, 6, 7, 8, 24, 25, 26, 27, 28, 32, 33, 34, 35];
 
 /// Another scenario of which one packet is damaged.
 pub(super) fn damaged(dice: &mut Dice) -> Vec<Step> {
@@ -102,7 +102,7 @@ pub(super) fn host(dice: &mut Dice) -> Vec<Step> {
 
 /// Protocols without ports that netpath knows of.
 pub(super) fn other_protocols(dice: &mut Dice) -> Vec<Step> {
-    let protocol = dice.pick(&[132, 47, 50, 51, 4, 255]);
+    let protocol = dice.pick(&[2, 132, 47, 50, 51, 4, 103, 255]);
     let mut bytes: Vec<u8> = (0..24).map(|_| dice.u8()).collect();
     if protocol == 47 {
         // GRE without any option, carrying IPv4 (RFC 2784): other versions netfilter doesn't translate.
