@@ -8,6 +8,8 @@ pub mod arena;
 pub mod checksum;
 pub mod compare;
 #[cfg(test)]
+mod compare_tests;
+#[cfg(test)]
 mod document_tests;
 pub mod frame;
 pub mod generate;
