@@ -37,7 +37,7 @@ fn compare(mode: Mode) -> Result<()> {
     if dataplane == Dataplane::Docker {
         bail!("NETPATH_DATAPLANE=docker leaves nothing to compare");
     }
-    let findings = session::run(mode, dataplane, peer, &seeds(mode)?)?;
+    let findings = session::run(mode, &dataplane, peer, &seeds(mode)?)?;
     println!("{}: {}", mode.name(), findings.summary());
     findings.check()?;
     // A few sequences, as in a replay, don't show everything.

@@ -11,7 +11,7 @@ use super::packet::{Sequence, Side};
 use super::spoil::SelfCheck;
 
 /// Kinds of failures of which one is shown in full.
-const SHOWN: usize = 40;
+const SHOWN: usize = 12;
 
 /// Sequences whose outcomes are spoiled as well, to see that it would be noticed.
 const SELF_CHECKED: usize = 500;
@@ -44,6 +44,8 @@ pub struct Failure {
     pub kind: String,
     /// The sequence and both outcomes.
     pub report: String,
+    /// Whether the report is about the shortest sequence.
+    pub is_shrunk: bool,
 }
 
 /// Compares the outcomes of a sequence.
@@ -81,7 +83,7 @@ pub fn judge(mode: Mode, sequence: &Sequence, reference: &[Outcome], netpath: &[
             continue;
         }
         let (kind, report) = (kind(&case), report(mode, sequence, number, &case));
-        findings.failures.push(Failure { sequence: sequence.clone(), step: number, kind, report });
+        findings.failures.push(Failure { sequence: sequence.clone(), step: number, kind, report, is_shrunk: false });
         return;
     }
 }

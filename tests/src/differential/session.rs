@@ -21,6 +21,10 @@ use crate::lab::Dataplane;
 /// Sequences that are played at the same time.
 const BATCH: usize = 200;
 
+/// Sequences that a pair of labs plays before another takes its place: their flows stay, and a table of 262,144 must hold
+/// them all.
+const SEEDS_PER_LAB: usize = 40_000;
+
 /// A batch: sequences and their slots.
 type Batch = Arc<Vec<(u32, Sequence)>>;
 
@@ -127,9 +131,10 @@ impl Pair {
         }
         let Some(mut smallest) = smallest else {
             let report = format!("(this did not happen again when it was played alone)\n{}", failure.report);
-            return Ok(Failure { report, ..failure.clone() });
+            return Ok(Failure { report, is_shrunk: true, ..failure.clone() });
         };
         smallest.report = format!("{}\nthe whole sequence:\n{}", smallest.report, failure.sequence.describe());
+        smallest.is_shrunk = true;
         Ok(smallest)
     }
 }
@@ -138,21 +143,26 @@ impl Pair {
 ///
 /// # Errors
 /// When a lab fails; differences are among the findings.
-pub fn run(mode: Mode, netpath: Dataplane, peer: &Path, seeds: &[u64]) -> Result<Findings> {
+pub fn run(mode: Mode, netpath: &Dataplane, peer: &Path, seeds: &[u64]) -> Result<Findings> {
     // Alone, netpath has no docker-proxy beside it: then the reference has none either.
     let (proxy, docker) = match mode {
         Mode::Takeover => (Proxy::On, Rules::WithProxy),
         Mode::Sole => (Proxy::Off, Rules::Alone),
     };
-    let reference = Player::start("reference", 0, (docker, Dataplane::Docker), peer);
-    let subject = Player::start(mode.name(), 1, (Rules::of(mode), netpath), peer);
-    let mut pair = Pair { mode, reference, subject, next_slot: 0 };
     let mut findings = Findings::default();
-    for seeds in seeds.chunks(BATCH) {
-        pair.play(seeds.iter().map(|seed| sequence(*seed, proxy)), &mut findings)?;
-    }
-    for number in findings.first_of_each_kind() {
-        findings.failures[number] = pair.shrink(&findings.failures[number])?;
+    for seeds in seeds.chunks(SEEDS_PER_LAB) {
+        let reference = Player::start("reference", 0, (docker, Dataplane::Docker), peer);
+        let subject = Player::start(mode.name(), 1, (Rules::of(mode), netpath.clone()), peer);
+        let mut pair = Pair { mode, reference, subject, next_slot: 0 };
+        for seeds in seeds.chunks(BATCH) {
+            pair.play(seeds.iter().map(|seed| sequence(*seed, proxy)), &mut findings)?;
+        }
+        for number in findings.first_of_each_kind() {
+            let failure = &findings.failures[number];
+            if !failure.is_shrunk {
+                findings.failures[number] = pair.shrink(failure)?;
+            }
+        }
     }
     Ok(findings)
 }
