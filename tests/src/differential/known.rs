@@ -34,6 +34,8 @@ pub enum KnownDifference {
     HairpinCountsHop,
     /// Docker lets neighbours reach a published container by its own address until 28.0; netpath doesn't.
     DirectAccessDropped,
+    /// A flow that finds no place is refused with an ICMP error; netfilter drops its packet without a word.
+    RefusalIsTold,
 }
 
 /// A step and what became of it on both sides.
@@ -68,6 +70,7 @@ impl KnownDifference {
         Self::ResetRemembered,
         Self::HairpinCountsHop,
         Self::DirectAccessDropped,
+        Self::RefusalIsTold,
     ];
 
     /// The identifier in docs/nat-compliance.md. It is never given another meaning.
@@ -84,6 +87,7 @@ impl KnownDifference {
             Self::ResetRemembered => "reset-remembered",
             Self::HairpinCountsHop => "hairpin-counts-hop",
             Self::DirectAccessDropped => "direct-access-dropped",
+            Self::RefusalIsTold => "refusal-is-told",
         }
     }
 
@@ -94,7 +98,11 @@ impl KnownDifference {
         match self {
             // What the one has taken note of and the other hasn't shows later, too.
             Self::InvalidNotLeaked => (reference.invalid || (case.earlier)(self)) && !leaks(netpath),
-            Self::FragmentsOneByOne => is_incomplete(netpath) && reference.seen.is_empty() && !leaks(netpath),
+            // Its first fragment has opened a flow, of which netfilter knows nothing.
+            Self::FragmentsOneByOne => {
+                let collecting = is_incomplete(netpath) && reference.seen.is_empty();
+                (collecting || (case.earlier)(self)) && !leaks(netpath)
+            }
             Self::HeaderSumNotVerified => {
                 let wrong = netpath.seen.iter().all(|seen| seen.packet.header_sum == Sum::Wrong);
                 (case.step.damage == Some(Damage::HeaderChecksum) && wrong) || (case.earlier)(self)
@@ -115,6 +123,10 @@ impl KnownDifference {
                 is_untranslatable(&case.step.datagram.payload) && kept
             }
             Self::ResetRemembered => case.reset && !leaks(netpath),
+            Self::RefusalIsTold => {
+                let refused = |seen: &Seen| seen.packet.source == GATEWAY && seen.packet.icmp() == Some((3, 13));
+                reference.seen.is_empty() && netpath.seen.iter().all(refused)
+            }
             Self::DirectAccessDropped => {
                 let direct = matches!(case.step.datagram.destination, End::Container(_));
                 direct && case.step.from == Side::World && netpath.seen.is_empty()

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::frame::Tuple;
 use super::packet::{Datagram, End, Side, Step};
-use super::seen::{Seen, Spot};
+use super::seen::{Packet, Seen, Spot};
 use crate::lab::{GATEWAY, HOST, HOST_SECOND};
 
 /// Shared address space (RFC 6598), which nothing else in the lab uses: machines of the world, four per sequence.
@@ -118,9 +118,9 @@ impl Book {
     pub fn learn(&mut self, step: &Step, seen: &[Seen]) {
         let datagram = &step.datagram;
         let ((source_port, destination_port), protocol) = (datagram.ports(), datagram.protocol());
-        for Seen { at, packet } in
-            seen.iter().filter(|seen| seen.packet.protocol == protocol && seen.packet.quote.is_none())
-        {
+        let tells =
+            |packet: &Packet| packet.protocol == protocol && packet.quote.is_none() && !packet.is_later_fragment();
+        for Seen { at, packet } in seen.iter().filter(|seen| tells(&seen.packet)) {
             match (step.from, at, datagram.source, datagram.destination) {
                 (Side::Container(_), Spot::World, End::Container(container), End::Remote(number))
                     if packet.source == HOST || packet.source == HOST_SECOND =>

@@ -165,6 +165,12 @@ impl Packet {
         self.fragment & (MORE | OFFSET) != 0
     }
 
+    /// Whether it is a part of a datagram without the ports.
+    #[must_use]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & OFFSET != 0
+    }
+
     /// Whether it has ports, or an echo identifier.
     #[must_use]
     pub fn has_ports(&self) -> bool {
