@@ -264,6 +264,11 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
         icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,
         _ => Transport::IcmpOther,
     };
+    if !matches!(kind, icmp::ECHO_REQUEST | icmp::ECHO_REPLY) {
+        // With zeros it would pass for a packet of the echo whose identifier is 0; of an echo, one of the two is.
+        headers.key.source_port = [0xff; 2];
+        headers.key.destination_port = [0xff; 2];
+    }
     Ok(())
 }
 

@@ -30,6 +30,45 @@ pub enum Restart {
     WithoutProxy,
 }
 
+/// What a daemon does for its containers' packets by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// Its rules and docker-proxy, its default.
+    WithProxy,
+    /// Its rules (`--userland-proxy=false`).
+    Alone,
+    /// Nothing: netpath is to run in sole mode.
+    Nothing,
+}
+
+impl Rules {
+    /// What suits a mode of netpath.
+    #[must_use]
+    pub const fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Takeover => Self::WithProxy,
+            Mode::Sole => Self::Nothing,
+        }
+    }
+
+    /// The mode that netpath finds.
+    #[must_use]
+    pub const fn mode(self) -> Mode {
+        match self {
+            Self::WithProxy | Self::Alone => Mode::Takeover,
+            Self::Nothing => Mode::Sole,
+        }
+    }
+
+    const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::WithProxy => &[],
+            Self::Alone => &["--userland-proxy=false"],
+            Self::Nothing => &["--iptables=false", "--ip6tables=false", "--userland-proxy=false"],
+        }
+    }
+}
+
 /// A running Docker daemon; dropping it stops it with all its containers.
 #[derive(Debug)]
 pub struct Dockerd {
@@ -42,7 +81,7 @@ impl Dockerd {
     ///
     /// # Errors
     /// When it can't be started or doesn't answer in time; its log is in the message.
-    pub fn start(place: &Place, directory: &Path, mode: Mode, restart: Restart) -> Result<Self> {
+    pub fn start(place: &Place, directory: &Path, rules: Rules, restart: Restart) -> Result<Self> {
         let at = |name: &str| directory.join(name);
         let log = File::options().create(true).append(true).open(at("dockerd.log")).context("open dockerd's log")?;
         // Not `ip netns exec`: it mounts another /sys, which hides the cgroups from dockerd.
@@ -53,16 +92,13 @@ impl Dockerd {
             .arg(at("dockerd.pid"))
             .arg("--host")
             .arg(format!("unix://{}", at("docker.sock").display()));
-        if mode == Mode::Sole {
-            command.args(["--iptables=false", "--ip6tables=false"]);
-            if restart != Restart::WithoutProxy {
-                command.arg("--userland-proxy=false");
-            }
-        }
-        match restart {
-            Restart::StopsContainers => {}
-            Restart::KeepsContainers => drop(command.arg("--live-restore")),
-            Restart::WithoutProxy => drop(command.arg("--userland-proxy=false")),
+        let rules = match (restart, rules) {
+            (Restart::WithoutProxy, Rules::WithProxy) => Rules::Alone,
+            _ => rules,
+        };
+        command.args(rules.options());
+        if restart == Restart::KeepsContainers {
+            command.arg("--live-restore");
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().context("duplicate the log")?).stderr(log);
         let process = run::mark(&mut command).spawn().context("start dockerd: is the package docker.io installed?")?;

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use netpath_common::abi::Mode;
 
 use crate::container::{Container, Docker, IMAGE, Request};
-use crate::dockerd::{Dockerd, Restart};
+use crate::dockerd::{Dockerd, Restart, Rules};
 use crate::netns::{Namespace, Place};
 use crate::netpath::{Netpath, Options};
 use crate::server::{Server, any};
@@ -48,7 +48,8 @@ pub enum Dataplane {
 /// A lab; dropping it ends everything in it.
 #[derive(Debug)]
 pub struct Lab {
-    mode: Mode,
+    name: String,
+    rules: Rules,
     dataplane: Dataplane,
     // In the order in which they must go.
     netpath: Option<Netpath>,
@@ -66,23 +67,30 @@ impl Lab {
     /// # Errors
     /// When a tool is missing or anything can't be made; what was made is removed.
     pub fn create(mode: Mode, dataplane: Dataplane, peer: &Path) -> Result<Self> {
-        let directory = Directory::create(run::directory(mode.name()))?;
-        let name = |role: &str| format!("{}-{}-{role}", run::name(), mode.name());
-        let host = Namespace::create(&name("host"), "host")?;
-        let lan = Namespace::create(&name("lan"), "lan")?;
-        let far = Namespace::create(&name("far"), "far")?;
+        Self::named(mode.name(), Rules::of(mode), dataplane, peer)
+    }
+
+    /// The same with a choice of what dockerd does, and under a name of its own: labs of one run that exist at the same time need different ones.
+    ///
+    /// # Errors
+    /// See [`Self::create`].
+    pub fn named(name: &str, rules: Rules, dataplane: Dataplane, peer: &Path) -> Result<Self> {
+        let directory = Directory::create(run::directory(name))?;
+        let namespace = |role: &str| Namespace::create(&format!("{}-{name}-{role}", run::name()), role);
+        let (host, lan, far) = (namespace("host")?, namespace("lan")?, namespace("far")?);
         wire(&host, &lan, &far).context("connect the namespaces")?;
-        let dockerd = Dockerd::start(&host, &directory.path, mode, Restart::StopsContainers)?;
+        let dockerd = Dockerd::start(&host, &directory.path, rules, Restart::StopsContainers)?;
         let docker = Docker::new(dockerd.host());
         let archive = image::pack(peer, &directory.path)?;
         docker.run(&["import", &archive.to_string_lossy(), IMAGE])?;
-        Ok(Self { mode, dataplane, netpath: None, dockerd, docker, host, lan, far, directory })
+        let name = name.to_owned();
+        Ok(Self { name, rules, dataplane, netpath: None, dockerd, docker, host, lan, far, directory })
     }
 
     /// How dockerd runs.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.rules.mode()
     }
 
     /// The machine that runs dockerd and netpath.
@@ -198,7 +206,7 @@ impl Lab {
     pub fn start_netpath_unready(&mut self, options: Options) -> Result<()> {
         self.remove_netpath()?;
         let Dataplane::Netpath(binary) = &self.dataplane else { return Ok(()) };
-        let pins = run::pin_directory(self.mode.name());
+        let pins = run::pin_directory(&self.name);
         let netpath = Netpath::start(binary, &self.host, &self.directory.path, &pins, &self.dockerd.host(), options)?;
         self.netpath = Some(netpath);
         Ok(())
@@ -219,7 +227,7 @@ impl Lab {
     pub fn restart_dockerd(&mut self, restart: Restart, meanwhile: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         self.dockerd.stop()?;
         let result = meanwhile(self);
-        self.dockerd = Dockerd::start(&self.host, &self.directory.path, self.mode, restart)?;
+        self.dockerd = Dockerd::start(&self.host, &self.directory.path, self.rules, restart)?;
         result
     }
 
@@ -242,7 +250,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for result in [self.remove_netpath(), self.remove_containers()] {
             if let Err(error) = result {
-                eprintln!("while ending the {} lab: {error:#}", self.mode.name());
+                eprintln!("while ending the {} lab: {error:#}", self.name);
             }
         }
     }

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod case;
 pub mod client;
 pub mod container;
+pub mod differential;
 pub mod dockerd;
 pub mod icmp;
 pub mod image;

@@ -28,6 +28,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("iptables-save", "iptables"),
     ("ldd", "libc-bin"),
+    ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("tar", "tar"),

@@ -15,15 +15,15 @@ use crate::{fuzz, process, setup};
 /// Arguments of `cargo xtask test`.
 #[derive(Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// Leave out fuzzing and the system tier.
+    /// Leave out fuzzing and the tiers that need Docker.
     #[arg(long)]
     quick: bool,
     /// Only tests whose name contains this; leaves out fuzzing.
     filter: Option<String>,
 }
 
-/// The tier that takes minutes: netpath as a whole beside a real dockerd.
-const SYSTEM: &str = "system";
+/// The tiers that take minutes: netpath as a whole beside a real dockerd.
+const WITH_DOCKER: [&str; 2] = ["differential", "system"];
 
 const FUZZ_RUNS: u32 = 200_000;
 
@@ -35,7 +35,9 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     tally.step("host tier: the logic, without privileges", || {
         let mut test = cargo("test");
         test.args(["--package", "netpath-common", "--package", "netpath-user", "--package", "xtask"]).args(filter);
-        process::run(&mut test)
+        process::run(&mut test)?;
+        // Of the tests that need a kernel, the parts that don't.
+        process::run(cargo("test").args(["--package", "netpath-tests", "--lib"]).args(filter))
     });
     if !arguments.quick && filter.is_none() {
         let check = fuzz::Extent::Check { runs: FUZZ_RUNS };
@@ -43,8 +45,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     }
     let metadata = Metadata::read()?;
     let mut tiers = metadata.tests_of("netpath-tests");
-    tiers.retain(|tier| !(arguments.quick && *tier == SYSTEM));
-    tiers.sort_by_key(|tier| *tier == SYSTEM);
+    tiers.retain(|tier| !(arguments.quick && WITH_DOCKER.contains(tier)));
+    tiers.sort_by_key(|tier| WITH_DOCKER.contains(tier));
     for tier in tiers {
         tally.step(&format!("{tier} tier: in this kernel"), || in_kernel(tier, filter));
     }

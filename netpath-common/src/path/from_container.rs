@@ -146,6 +146,9 @@ fn try_hairpin<T: Tables>(
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
+    if headers.ttl <= 1 {
+        return leave(mode, PathCount::KernelAnswers, DropReason::TtlExpired).map(Some);
+    }
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
@@ -218,6 +221,10 @@ fn try_masquerade<T: Tables>(
     let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
         return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
     };
+    if headers.ttl <= 1 {
+        // It ends here, as the kernel will say, and begins nothing.
+        return Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
+    }
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }

@@ -68,6 +68,10 @@ fn open_published<T: Tables>(
     published: &Published,
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
+    if headers.ttl <= 1 {
+        // It ends here and begins nothing.
+        return leave(tables.config().mode(), PathCount::KernelAnswers, DropReason::TtlExpired).map(Some);
+    }
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }

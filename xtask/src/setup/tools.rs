@@ -19,11 +19,12 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 16] = [
     Tool { program: "dockerd", packages: &["docker.io"] },
     // Newer releases part the client from the daemon.
     Tool { program: "docker", packages: &["docker-cli", "docker.io"] },
     Tool { program: "iptables", packages: &["iptables"] },
+    Tool { program: "nft", packages: &["nftables"] },
     Tool { program: "ip", packages: &["iproute2"] },
     Tool { program: "ethtool", packages: &["ethtool"] },
     Tool { program: "conntrack", packages: &["conntrack"] },

@@ -266,6 +266,37 @@ fn a_ping_of_the_host_doesnt_enter_a_container_that_pings_with_identifier_0() {
 }
 
 #[test]
+fn another_icmp_message_doesnt_pass_for_an_echo_with_identifier_0() {
+    let mut model = Model::host(Mode::Sole);
+    let builder = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).ipv4(CLIENT, FAR, 64);
+    let mut frame = Vec::new();
+    builder().icmpv4_echo_request(0, 1).write(&mut frame, b"").unwrap();
+    assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame).path(), Some(PathCount::MasqueradeOut));
+    for (kind, reason) in [(13, DropReason::UnsupportedProtocol), (3, DropReason::IcmpErrorUnrelated)] {
+        let mut frame = Vec::new();
+        builder().icmpv4_raw(kind, 0, [0; 4]).write(&mut frame, &[0; 28]).unwrap();
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame);
+        assert_eq!(fate.drop_reason(), Some(reason), "type {kind}");
+    }
+}
+
+#[test]
+fn a_packet_that_ends_here_opens_no_flow() {
+    const TTL: usize = 14 + 8;
+    let client = Summary { source: FAR, destination: Model::HOST, source_port: 5000, destination_port: 8080 };
+    for (mode, published) in [(Mode::Takeover, None), (Mode::Sole, Some(DropReason::TtlExpired))] {
+        let mut model = Model::host(mode);
+        let mut frame = build(udp_to(53), Kind::Udp, b"");
+        frame[TTL] = 1;
+        assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame).path(), Some(PathCount::KernelAnswers));
+        let mut frame = build(client, Kind::Udp, b"");
+        frame[TTL] = 1;
+        assert_eq!(inbound(&mut model, 0, &mut frame).drop_reason(), published);
+        assert!(model.flows.is_empty(), "{mode:?}");
+    }
+}
+
+#[test]
 fn until_flows_may_be_opened_everything_new_is_the_kernels() {
     let mut model = Model::host(Mode::Takeover);
     model.config.opens_flows = 0;
