@@ -31,11 +31,11 @@ counted! {
     TooBig = 9, "too_big";
     /// The time to live ended and the kernel can't answer for this packet.
     TtlExpired = 10, "ttl_expired";
-    /// The protocol isn't translated (sole mode).
+    /// The protocol, or the kind of ICMP message, isn't translated.
     UnsupportedProtocol = 11, "unsupported_protocol";
     /// A fragment whose first fragment wasn't seen (sole mode).
     FragmentUnknown = 12, "fragment_unknown";
-    /// An ICMP error that quotes no flow (sole mode).
+    /// An ICMP error of a container that quotes no flow.
     IcmpErrorUnrelated = 13, "icmp_error_unrelated";
     /// The packet's headers couldn't be rewritten; the kernel refused a write.
     RewriteFailed = 14, "rewrite_failed";

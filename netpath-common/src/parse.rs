@@ -36,8 +36,10 @@ pub enum Transport {
     EchoRequest,
     /// An ICMP echo reply; the identifier takes the destination port's place.
     EchoReply,
-    /// An ICMP error (types 3, 11, 12), which quotes a packet.
+    /// An ICMP error (types 3, 4, 5, 11, 12), which quotes a packet.
     IcmpError,
+    /// A question to a host other than echo (types 13, 15, 17).
+    IcmpQuery,
     /// Another ICMP message.
     IcmpOther,
     /// SCTP: it has ports, but its checksum covers them and not the addresses (RFC 9260), so they are never changed.
@@ -261,7 +263,10 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
             headers.key.destination_port = [id_high, id_low];
             Transport::EchoReply
         }
-        icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,
+        icmp::UNREACHABLE | icmp::SOURCE_QUENCH | icmp::REDIRECT | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
+            Transport::IcmpError
+        }
+        icmp::TIMESTAMP | icmp::INFORMATION | icmp::ADDRESS_MASK => Transport::IcmpQuery,
         _ => Transport::IcmpOther,
     };
     if !matches!(kind, icmp::ECHO_REQUEST | icmp::ECHO_REPLY) {

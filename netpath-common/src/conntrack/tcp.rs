@@ -5,12 +5,12 @@
 //! packet is dropped for its sequence number: the receiver judges better, and a dropped or untranslated segment is what
 //! cuts connections.
 
-use super::state::{Shown, is_before};
+use super::state::{PairState, Shown, is_before, pair_state};
 use crate::{
     abi::{Direction, Flow, Seen},
     parse::{Headers, Transport},
     tables::{Arrival, Tables},
-    wire::tcp,
+    wire::{protocol, tcp},
 };
 
 /// By how much a FIN may be ahead of what was seen: segments before it may have been lost on their way here.
@@ -34,7 +34,7 @@ pub const fn turns(headers: &Headers, flow: &Flow) -> bool {
 }
 
 /// Notes what a packet that [`turns`] its connection has shown. Gives whether the flow goes on: a SYN against the flow's
-/// direction after its end belongs to another connection.
+/// direction, when both sides know that it is closed, belongs to another connection.
 #[inline(never)]
 pub fn turn<T: Tables>(tables: &mut T, entry: T::Entry, headers: &Headers, arrival: &Arrival) -> bool {
     let Transport::Tcp { flags } = headers.transport else { return true };
@@ -79,7 +79,7 @@ fn syn<T: Tables>(
     let has_ended = (own.seen | other.seen) & (Seen::FIN | Seen::RST) != 0;
     if opens(flags) && has_ended {
         if own.direction() == Direction::Reply {
-            return false;
+            return pair_state(protocol::TCP, &Shown::of(&other), &Shown::of(&own)) != PairState::TimeWait;
         }
         // A new connection with the same mapping (RFC 6191; nf_conntrack does the same).
         tables.touch(other_entry, arrival.now_ns, 0);

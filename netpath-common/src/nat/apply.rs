@@ -58,6 +58,7 @@ pub fn transport_header(packet: &mut impl Packet, headers: &Headers, flow: &Flow
         Transport::Udp => ports(packet, headers, flow, at + udp::CHECKSUM, ZeroChecksum::IsNone),
         Transport::EchoRequest | Transport::EchoReply => echo(packet, headers, flow),
         Transport::IcmpError
+        | Transport::IcmpQuery
         | Transport::IcmpOther
         | Transport::Sctp
         | Transport::Other

@@ -215,8 +215,11 @@ fn try_masquerade<T: Tables>(
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
-    if headers.transport == Transport::IcmpError {
-        return leave(mode, PathCount::ToKernel, DropReason::IcmpErrorUnrelated).map(Some);
+    // nf_conntrack calls these invalid, and Docker's rules would send them on with the container's address.
+    match headers.transport {
+        Transport::IcmpError => return Err(DropReason::IcmpErrorUnrelated),
+        Transport::IcmpOther => return Err(DropReason::UnsupportedProtocol),
+        _ => {}
     }
     let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
         return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);

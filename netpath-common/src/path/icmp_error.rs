@@ -1,7 +1,7 @@
 //! ICMP errors about a flow, in either direction: they follow the flow that they quote.
 
 use crate::{
-    abi::PathCount,
+    abi::{Mode, PathCount},
     drop::DropReason,
     forward::{self, Fate, Verdict},
     nat::{apply, icmp_error as nat},
@@ -35,7 +35,12 @@ fn try_icmp_error<T: Tables>(
         return Ok(None);
     }
     let Some(quote) = nat::quote(packet, headers) else { return Ok(None) };
-    let Some(entry) = tables.flow(&quote.reversed) else { return Ok(None) };
+    let Some(entry) = tables.flow(&quote.reversed) else {
+        let config = tables.config();
+        let is_kernels = config.mode() == Mode::Takeover
+            && (config.opens_flows == 0 || tables.is_handed_over(&quote.reversed, arrival.now_ns));
+        return Ok(is_kernels.then_some(Verdict::kernel(PathCount::Handover)));
+    };
     let flow = tables.load(entry);
     let Some(hop) = tables.hop(flow.hop) else { return Ok(None) };
     if hop.generation != flow.hop_generation || (flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex) {

@@ -239,7 +239,7 @@ fn may_open<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> 
         | Transport::EchoReply
         | Transport::Sctp
         | Transport::Other => {}
-        Transport::IcmpError | Transport::IcmpOther => {
+        Transport::IcmpError | Transport::IcmpQuery | Transport::IcmpOther => {
             return leave(mode, PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
         }
     }

@@ -141,6 +141,16 @@ pub mod icmp {
     pub const ECHO_REPLY: u8 = 0;
     /// Type: destination unreachable.
     pub const UNREACHABLE: u8 = 3;
+    /// Type: source quench (deprecated, RFC 6633).
+    pub const SOURCE_QUENCH: u8 = 4;
+    /// Type: redirect.
+    pub const REDIRECT: u8 = 5;
+    /// Type: timestamp.
+    pub const TIMESTAMP: u8 = 13;
+    /// Type: information request (deprecated, RFC 6918).
+    pub const INFORMATION: u8 = 15;
+    /// Type: address mask request (RFC 950).
+    pub const ADDRESS_MASK: u8 = 17;
     /// Type: echo request.
     pub const ECHO_REQUEST: u8 = 8;
     /// Type: time exceeded.

@@ -162,7 +162,11 @@ fn a_close_out_of_window_closes_nothing() {
 #[test]
 fn a_new_syn_against_the_direction_of_a_closed_connection_belongs_to_the_host() {
     let mut connection = Connection::open();
-    connection.server(tcp::RST, 9001, 0, b"");
+    connection.client(tcp::FIN | ACK, 1001, 9001, b"");
+    connection.server(tcp::FIN | ACK, 9001, 1002, b"");
+    assert_eq!(connection.try_server(tcp::SYN, 50_000, 0, b"").path(), Some(PathCount::MasqueradeIn), "not yet");
+    connection.client(ACK, 1002, 9002, b"");
+    assert_eq!(connection.state(), Some(PairState::TimeWait));
     assert_eq!(connection.try_server(tcp::SYN, 50_000, 0, b"").path(), Some(PathCount::ToKernel));
     assert!(connection.model.flows.is_empty());
 }
