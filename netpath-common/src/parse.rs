@@ -36,7 +36,8 @@ pub enum Transport {
     EchoRequest,
     /// An ICMP echo reply; the identifier takes the destination port's place.
     EchoReply,
-    /// An ICMP error (types 3, 4, 5, 11, 12), which quotes a packet.
+    /// An ICMP error (types 3, 4, 11, 12), which quotes a packet. A redirect quotes one too, but says something about a
+    /// link, which is another one behind a translation.
     IcmpError,
     /// A question to a host other than echo (types 13, 15, 17).
     IcmpQuery,
@@ -263,9 +264,7 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
             headers.key.destination_port = [id_high, id_low];
             Transport::EchoReply
         }
-        icmp::UNREACHABLE | icmp::SOURCE_QUENCH | icmp::REDIRECT | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
-            Transport::IcmpError
-        }
+        icmp::UNREACHABLE | icmp::SOURCE_QUENCH | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::IcmpError,
         icmp::TIMESTAMP | icmp::INFORMATION | icmp::ADDRESS_MASK => Transport::IcmpQuery,
         _ => Transport::IcmpOther,
     };

@@ -30,6 +30,7 @@ mod system {
     pub(crate) mod local;
     pub(crate) mod masquerade;
     pub(crate) mod mtu;
+    pub(crate) mod nat;
     pub(crate) mod options;
     pub(crate) mod published;
     pub(crate) mod reach;
@@ -44,6 +45,7 @@ const THEMES: &[&[Case]] = &[
     system::bulk::CASES,
     system::errors::CASES,
     system::mtu::CASES,
+    system::nat::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,

@@ -143,8 +143,6 @@ pub mod icmp {
     pub const UNREACHABLE: u8 = 3;
     /// Type: source quench (deprecated, RFC 6633).
     pub const SOURCE_QUENCH: u8 = 4;
-    /// Type: redirect.
-    pub const REDIRECT: u8 = 5;
     /// Type: timestamp.
     pub const TIMESTAMP: u8 = 13;
     /// Type: information request (deprecated, RFC 6918).

@@ -163,7 +163,7 @@ fn lines(lab: &mut Lab) -> Result<()> {
             from("udp"),
             format!(
                 "udp 17 src={client} dst={lan} sport={udp} dport={to_udp} \
-                 src={lan} dst={HOST} sport={to_udp} dport={udp} [ASSURED] mark=0 use=1"
+                 src={lan} dst={HOST} sport={to_udp} dport={udp} mark=0 use=1"
             ),
         ),
         (

@@ -286,7 +286,13 @@ fn programs(lab: &mut Lab) -> Result<Vec<Program>> {
 /// Waits until the new port is there.
 fn ready(lab: &Lab) -> Result<()> {
     let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
-    wait::until("the new port", PUBLISH_DEADLINE, || connect(lab.host(), local)).map(drop)
+    wait::until("the new port", PUBLISH_DEADLINE, || {
+        let stream = lab.host().enter(|| Ok(TcpStream::connect_timeout(&local, ANSWER)?))?;
+        // docker-proxy, which is there a moment before, connects to the container from a port of its own.
+        let (own, seen) = (stream.local_addr()?, who(&stream)?);
+        ensure!(own.port() == seen.port(), "the container sees {seen}, the socket is {own}");
+        Ok(())
+    })
 }
 
 /// Connects, checks the peer's name, and gives the address that the server sees.
