@@ -96,7 +96,20 @@ fn without_proxy(lab: &mut Lab) -> Result<()> {
     lab.restart_dockerd(Restart::WithoutProxy, |_| Ok(()))?;
     let result = lab.start_netpath(Options::default()).and_then(|()| tcp(lab)).and_then(|()| udp(lab));
     lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
+    remove_hiding_rule(lab.host())?;
     result
+}
+
+/// Without docker-proxy, dockerd hides the host's addresses from the containers, and leaves the rule for that behind when it
+/// is started with it again.
+fn remove_hiding_rule(host: &Place) -> Result<()> {
+    let rules = host.run(&["iptables", "--table", "nat", "--list-rules", "POSTROUTING"])?;
+    for rule in rules.lines().filter(|rule| rule.contains("--src-type LOCAL")) {
+        let delete = rule.replacen("-A", "--delete", 1);
+        let words: Vec<_> = ["iptables", "--table", "nat"].into_iter().chain(delete.split_whitespace()).collect();
+        host.run(&words)?;
+    }
+    Ok(())
 }
 
 fn bound(lab: &mut Lab) -> Result<()> {
