@@ -36,7 +36,7 @@ pub(super) fn make_room<T: Tables>(tables: &mut T, hash: u32, now_ns: u64) -> bo
 enum Spare {
     /// Nobody.
     Nobody,
-    /// Who was seen this very second: it may be in the middle of its handshake.
+    /// Who was answered, or opened, this very second: it may be in the middle of its handshake.
     Fresh,
 }
 
