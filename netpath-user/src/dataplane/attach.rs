@@ -7,6 +7,7 @@ use std::{
     ffi::CString,
     fs, io,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -220,11 +221,24 @@ pub(super) fn remove(pin: &LinkPin) -> anyhow::Result<()> {
     {
         tracing::debug!(ifindex = pin.attachment.ifindex, error = %format!("{error:#}"), "the filter is gone already");
     }
-    match fs::remove_file(&pin.path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("can't remove the pin {}", pin.path.display()))
-        }
-        _ => Ok(()),
+    if pin.mechanism == Mechanism::Clsact { remove_pin(&pin.path) } else { remove_link(&pin.path) }.map(drop)
+}
+
+/// Detaches a pinned link and removes the pin. Gives whether there was one.
+pub(super) fn remove_link(pin: &Path) -> anyhow::Result<bool> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    if let Err(error) = bpf::detach_link(&path) {
+        tracing::debug!(pin = %pin.display(), %error, "the link leads nowhere already");
+    }
+    remove_pin(pin)
+}
+
+/// Removes a pin. Gives whether there was one.
+fn remove_pin(pin: &Path) -> anyhow::Result<bool> {
+    match fs::remove_file(pin) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("can't remove the pin {}", pin.display())),
     }
 }
 

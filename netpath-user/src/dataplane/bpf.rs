@@ -1,5 +1,5 @@
 //! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), a second pin of a program, and
-//! another program for a pinned link of any kind. And what a ring buffer needs to be waited for.
+//! another program or none for a pinned link of any kind. And what a ring buffer needs to be waited for.
 //!
 //! A batch is one call for thousands of entries instead of one or two for each.
 
@@ -23,6 +23,7 @@ const DELETE_BATCH: libc::c_long = 27;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 
 /// The `batch` member of `union bpf_attr`.
 #[repr(C)]
@@ -138,12 +139,23 @@ pub(super) fn update_link(path: &CStr, program: BorrowedFd<'_>) -> io::Result<()
         flags: u32,
         old_prog_fd: u32,
     }
-    let mut attributes = PinAttributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    let link = call(OBJ_GET, &mut attributes)?;
-    // SAFETY: the kernel has just given this descriptor to the caller, and nobody else knows it.
-    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let link = open_pin(path)?;
     let (link_fd, new_prog_fd) = (descriptor(link.as_fd()), descriptor(program));
     call(LINK_UPDATE, &mut UpdateAttributes { link_fd, new_prog_fd, flags: 0, old_prog_fd: 0 }).map(drop)
+}
+
+/// Takes the program out of the pinned link at `path` (kernel 5.9). When this returns it runs for no more packets, whereas
+/// the kernel detaches a link that has merely lost its last pin some time later (`bpf_link_put`).
+pub(super) fn detach_link(path: &CStr) -> io::Result<()> {
+    let link = open_pin(path)?;
+    call(LINK_DETACH, &mut descriptor(link.as_fd())).map(drop)
+}
+
+fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
+    let mut attributes = PinAttributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let object = call(OBJ_GET, &mut attributes)?;
+    // SAFETY: the kernel has just given this descriptor to the caller, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(object) })
 }
 
 /// Pins an object, one that may be pinned elsewhere too.

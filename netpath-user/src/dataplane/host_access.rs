@@ -6,8 +6,7 @@
 
 use std::{
     ffi::CString,
-    fs::{self, File},
-    io,
+    fs::File,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::Path,
 };
@@ -19,7 +18,7 @@ use aya::{
 };
 use netpath_common::abi::names::program;
 
-use super::{bpf, cgroup, interface, layout::Layout};
+use super::{attach, bpf, cgroup, interface, layout::Layout};
 
 /// Loads and attaches every program, or adopts its pinned link.
 pub(super) fn attach(layout: &Layout, ebpf: &mut Ebpf) -> anyhow::Result<()> {
@@ -42,7 +41,7 @@ pub(super) fn is_attached(layout: &Layout) -> bool {
 pub(super) fn detach(layout: &Layout) -> anyhow::Result<usize> {
     let mut detached = 0;
     for name in program::SOCKETS {
-        detached += usize::from(remove(&layout.socket_link(name))?);
+        detached += usize::from(attach::remove_link(&layout.socket_link(name))?);
     }
     Ok(detached)
 }
@@ -56,7 +55,7 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, root: &File, pin: &Path)
                 tracing::debug!(pin = %pin.display(), %error, "a pinned link takes no other program; replacing it");
             }
         }
-        remove(pin)?;
+        attach::remove_link(pin)?;
     }
     let what = || format!("can't attach {name} to the root of the cgroups");
     // A link always lets others be, whatever the mode says.
@@ -64,15 +63,6 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, root: &File, pin: &Path)
     let link: FdLink = program.take_link(id).with_context(what)?.try_into().with_context(what)?;
     link.pin(pin).with_context(|| format!("can't pin {}", pin.display()))?;
     Ok(())
-}
-
-/// Removes a pin, if it is there.
-fn remove(pin: &Path) -> anyhow::Result<bool> {
-    match fs::remove_file(pin) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("can't remove the pin {}", pin.display())),
-    }
 }
 
 fn socket_program<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut CgroupSockAddr> {
