@@ -16,6 +16,19 @@ pub enum ZeroChecksum {
     IsNone,
 }
 
+impl ZeroChecksum {
+    /// The checksum field after a rewrite; `None`: there is none to change.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replace(self, old: [u8; 2], delta: Checksum) -> Option<[u8; 2]> {
+        match (self, old, delta.apply(old)) {
+            (Self::IsNone, [0, 0], _) => None,
+            (Self::IsNone, _, [0, 0]) => Some([0xff, 0xff]),
+            (_, _, new) => Some(new),
+        }
+    }
+}
+
 /// A packet, from its Ethernet header on.
 pub trait Packet {
     /// Length of the frame in bytes, payload and Ethernet header included.
@@ -135,13 +148,9 @@ impl Packet for &mut [u8] {
         zero: ZeroChecksum,
     ) -> Result<(), DropReason> {
         let old = self.read_u16(at).ok_or(DropReason::RewriteFailed)?;
-        if zero == ZeroChecksum::IsNone && old == [0, 0] {
-            return Ok(());
+        match zero.replace(old, addresses.plus(ports)) {
+            Some(new) => self.write_u16(at, new),
+            None => Ok(()),
         }
-        let mut new = addresses.plus(ports).apply(old);
-        if zero == ZeroChecksum::IsNone && new == [0, 0] {
-            new = [0xff, 0xff];
-        }
-        self.write_u16(at, new)
     }
 }

@@ -20,7 +20,11 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, TcContext, XdpContext},
 };
-use netpath_common::path::{early::early, from_container, from_host, from_wire};
+use netpath_common::{
+    forward::Fate,
+    parse::NetworkLayer,
+    path::{early::early, express::express, from_container, from_host, from_wire},
+};
 
 use crate::{
     kernel::clock,
@@ -28,24 +32,33 @@ use crate::{
     packet::{tc::TcPacket, xdp::XdpPacket},
 };
 
-/// XDP in an uplink's driver: early drops. Takes frames in several buffers, as large MTUs need them.
+/// XDP in an uplink's driver: early drops, and the express way. Takes frames in several buffers, as large MTUs need them.
 #[xdp(frags)]
 fn np_xdp_uplink(context: XdpContext) -> u32 {
-    at_xdp(&context)
+    let mut packet = XdpPacket::new(&context);
+    let mut tables = KernelTables::new(context.ctx.cast());
+    let Some(headers) = scratch::headers() else { return verdict::pass() };
+    match early(&packet, &tables, headers) {
+        Err(reason) => verdict::xdp(&packet, Fate::dropped(reason)),
+        Ok(NetworkLayer::Ipv4) if packet.is_linear() => {
+            let fate = express(&mut packet, &mut tables, headers, &clock::arrival_at_xdp(&context));
+            verdict::xdp(&packet, fate)
+        }
+        Ok(_) => verdict::pass(),
+    }
 }
 
-/// The same behind the driver. Not for several buffers: for a program that takes them the kernel copies the socket buffer
+/// Early drops behind the driver, where the express way would save nothing: there is a buffer already. Not for several buffers: for a program that takes them the kernel copies the socket buffer
 /// and forgets the length of its Ethernet header (`skb_pp_cow_data`, seen on 6.18), so that tc would then see the packet
 /// without one.
 #[xdp]
 fn np_xdp_generic(context: XdpContext) -> u32 {
-    at_xdp(&context)
-}
-
-#[inline(always)]
-fn at_xdp(context: &XdpContext) -> u32 {
-    let packet = XdpPacket::new(context);
-    verdict::xdp(early(&packet, &KernelTables::new(context.ctx.cast())))
+    let packet = XdpPacket::new(&context);
+    let Some(headers) = scratch::headers() else { return verdict::pass() };
+    match early(&packet, &KernelTables::new(context.ctx.cast()), headers) {
+        Err(reason) => verdict::xdp(&packet, Fate::dropped(reason)),
+        Ok(_) => verdict::pass(),
+    }
 }
 
 /// tc ingress on an uplink: packets from the wire.

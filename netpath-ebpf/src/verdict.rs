@@ -5,9 +5,14 @@ use netpath_common::{
     abi::PathCount,
     drop::DropReason,
     forward::{Fate, Forward},
+    packet::Packet as _,
 };
 
-use crate::{kernel::redirect, maps::counters, packet::tc::TcPacket};
+use crate::{
+    kernel::redirect,
+    maps::counters,
+    packet::{tc::TcPacket, xdp::XdpPacket},
+};
 
 /// The action for a packet at tc.
 #[inline(always)]
@@ -53,14 +58,22 @@ pub(crate) fn not_ours(packet: &TcPacket<'_>) -> i32 {
     TC_ACT_OK
 }
 
-/// The action for a frame at XDP.
+/// The action for a frame at XDP: undecided ones go up to tc, which counts them.
 #[inline(always)]
-pub(crate) fn xdp(fate: Result<(), DropReason>) -> u32 {
-    match fate {
-        Ok(()) => xdp_action::XDP_PASS,
-        Err(reason) => {
-            counters::dropped(reason as u32);
-            xdp_action::XDP_DROP
-        }
+pub(crate) fn xdp(packet: &XdpPacket<'_>, fate: Fate) -> u32 {
+    if !fate.is_decided() {
+        return pass();
     }
+    let Some(Forward::IntoContainer { ifindex }) = fate.forward() else {
+        counters::dropped(fate.counter());
+        return xdp_action::XDP_DROP;
+    };
+    counters::took(fate.counter(), packet.frame_len());
+    redirect::frame_into(ifindex)
+}
+
+/// The action for a frame that goes up to tc.
+#[inline(always)]
+pub(crate) const fn pass() -> u32 {
+    xdp_action::XDP_PASS
 }

@@ -5,6 +5,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod desired;
+mod ethtool;
 pub mod kernel_conntrack;
 pub mod report;
 pub mod settings;

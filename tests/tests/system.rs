@@ -22,6 +22,7 @@ mod system {
     pub(crate) mod docker;
     pub(crate) mod errors;
     pub(crate) mod evidence;
+    pub(crate) mod express;
     pub(crate) mod guard;
     pub(crate) mod handover;
     pub(crate) mod host_access;
@@ -50,6 +51,7 @@ const THEMES: &[&[Case]] = &[
     system::commands::CASES,
     system::guard::CASES,
     system::options::CASES,
+    system::express::CASES,
     system::ct::CASES,
     system::ct_events::CASES,
     system::lifetime::CASES,

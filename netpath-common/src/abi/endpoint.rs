@@ -33,8 +33,8 @@ abi! {
         pub generation: u16,
         /// [`HopKind`].
         pub kind: u8,
-        /// Zero.
-        pub reserved: u8,
+        /// Whether XDP may send frames into it: 1 for a container whose side of the veth has a NAPI, else 0.
+        pub takes_frames: u8,
         /// Endpoint: the frame's first twelve bytes, destination and source address, as words as they lie in memory
         /// ([`Hop::addresses`]). Uplink: zero, the kernel resolves them.
         pub addresses: [u32; 3],

@@ -7,8 +7,10 @@ use crate::{
     abi::{FlowKey, Mode},
     conntrack,
     forward::{Fate, Forward},
-    parse::Headers,
-    path::{early::early, from_container::from_container, from_host::from_host, from_wire::from_wire},
+    parse::{Headers, NetworkLayer},
+    path::{
+        early::early, express::express, from_container::from_container, from_host::from_host, from_wire::from_wire,
+    },
     tables::Arrival,
 };
 
@@ -45,7 +47,11 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
         1 => from_container(&mut packet, model, &mut headers, &arrival(12)),
         2 => from_container(&mut packet, model, &mut headers, &arrival(13)),
         3 => from_host(&mut packet, model, &arrival(Model::BRIDGE)),
-        _ => Fate::from(early(&packet, model).map(|()| None)),
+        _ => match early(&packet, model, &mut headers) {
+            Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &headers, &arrival(Model::UPLINK)),
+            Ok(NetworkLayer::Other) => Fate::UNDECIDED,
+            Err(reason) => Fate::dropped(reason),
+        },
     }
 }
 

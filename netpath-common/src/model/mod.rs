@@ -162,7 +162,7 @@ impl Model {
             mtu: 1500,
             generation: 1,
             kind: kind as u8,
-            reserved: 0,
+            takes_frames: if kind as u8 == HopKind::Endpoint as u8 { 1 } else { 0 },
             addresses: Hop::addresses(destination_mac, [2, 0, 0, 0, 0, 1]),
         }
     }

@@ -9,22 +9,22 @@ use crate::{
     tables::Tables,
 };
 
-/// Looks at a frame that came in by an uplink; it goes on unchanged.
+/// Looks at a frame that came in by an uplink; it goes on unchanged. Gives what it carries, and of IPv4 the headers in
+/// `headers`.
 ///
 /// # Errors
 ///
 /// The reason for which the frame must be dropped.
 #[inline(always)]
-pub fn early<T: Tables>(packet: &impl Packet, tables: &T) -> Result<(), DropReason> {
-    let mut headers = Headers::EMPTY;
-    if parse(packet, &mut headers)? == NetworkLayer::Other {
-        return Ok(());
+pub fn early<T: Tables>(packet: &impl Packet, tables: &T, headers: &mut Headers) -> Result<NetworkLayer, DropReason> {
+    if parse(packet, headers)? == NetworkLayer::Other {
+        return Ok(NetworkLayer::Other);
     }
     if is_loopback(headers.key.source) || is_loopback(headers.key.destination) {
         return Err(DropReason::LoopbackFromWire);
     }
     match tables.endpoint(headers.key.destination) {
         Some(_) => Err(DropReason::DirectToContainer),
-        None => Ok(()),
+        None => Ok(NetworkLayer::Ipv4),
     }
 }

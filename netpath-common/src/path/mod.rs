@@ -5,6 +5,7 @@
 //! belongs to the kernel, or is dropped with its reason.
 
 pub mod early;
+pub mod express;
 mod fragments;
 pub mod from_container;
 pub mod from_host;

@@ -36,6 +36,20 @@ impl Checksum {
         self.replace_u16([old[0], old[1]], [new[0], new[1]]).replace_u16([old[2], old[3]], [new[2], new[3]])
     }
 
+    /// Adds a 16-bit word that is there from the start: for a sum from scratch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_u16(self, word: [u8; 2]) -> Self {
+        Self(self.0 + u16::from_ne_bytes(word) as u32)
+    }
+
+    /// Adds two neighbouring 16-bit words that are there from the start.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_u32(self, words: [u8; 4]) -> Self {
+        self.with_u16([words[0], words[1]]).with_u16([words[2], words[3]])
+    }
+
     /// Both differences together.
     #[inline(always)]
     #[must_use]

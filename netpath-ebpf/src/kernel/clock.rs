@@ -1,6 +1,9 @@
 //! The kernel's monotonic clock, at the resolution of a timer tick: enough for lifetimes, and cheaper than the exact one.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, programs::TcContext};
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::{TcContext, XdpContext},
+};
 use netpath_common::tables::Arrival;
 
 /// Where and when this packet came in.
@@ -8,6 +11,14 @@ use netpath_common::tables::Arrival;
 pub(crate) fn arrival(context: &TcContext) -> Arrival {
     // SAFETY: the context is the kernel's own for the duration of the program.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
+    Arrival { ifindex, now_ns: now_ns() }
+}
+
+/// The same at XDP.
+#[inline(always)]
+pub(crate) fn arrival_at_xdp(context: &XdpContext) -> Arrival {
+    // SAFETY: the context is the kernel's own for the duration of the program.
+    let ifindex = unsafe { (*context.ctx).ingress_ifindex };
     Arrival { ifindex, now_ns: now_ns() }
 }
 

@@ -1,4 +1,4 @@
-//! The three ways to send a packet on from tc. Each gives the action that the program must return.
+//! The ways to send a packet on: three from tc, one from XDP. Each gives the action that the program must return.
 
 use core::ptr::null_mut;
 
@@ -23,4 +23,11 @@ pub(crate) fn by_neighbour(ifindex: u32) -> i32 {
 pub(crate) fn out_of(ifindex: u32) -> i32 {
     // SAFETY: plain numbers; the kernel checks the interface when the program has returned.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// From XDP: the frame goes out of an interface; out of the host side of a veth that is into the other side's NAPI.
+#[inline(always)]
+pub(crate) fn frame_into(ifindex: u32) -> u32 {
+    // SAFETY: plain numbers; the kernel checks the interface when the program has returned.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
 }

@@ -38,8 +38,8 @@ macro_rules! store {
     }};
 }
 
-/// No header that is read or written begins later: Ethernet, the longest IPv4 header, ICMP, and a quoted packet with
-/// the longest IPv4 header and the beginning of TCP. A bound that the verifier can see.
-pub(crate) const OFFSET_MAX: usize = 14 + 60 + 8 + 60 + 20;
+/// Nothing that is read or written begins later: the last byte of a datagram of 1480 bytes behind Ethernet and the longest
+/// IPv4 header. A bound that the verifier can see.
+pub(crate) const OFFSET_MAX: usize = 14 + 60 + 1480;
 
 pub(crate) use {load, store};

@@ -1,4 +1,4 @@
-//! A frame at XDP. It is only read here: what changes it happens at tc.
+//! A frame at XDP.
 
 use core::ptr::read_volatile;
 
@@ -9,7 +9,7 @@ use netpath_common::{
     wire::checksum::Checksum,
 };
 
-use super::load;
+use super::{load, store};
 
 /// A frame in the driver's buffer.
 pub(crate) struct XdpPacket<'context> {
@@ -20,6 +20,12 @@ impl<'context> XdpPacket<'context> {
     #[inline(always)]
     pub(crate) const fn new(context: &'context XdpContext) -> Self {
         Self { context }
+    }
+
+    /// Whether all of it lies in one buffer.
+    #[inline(always)]
+    pub(crate) fn is_linear(&self) -> bool {
+        self.data_end() - self.data() == self.frame_len() as usize
     }
 
     #[inline(always)]
@@ -62,29 +68,39 @@ impl Packet for XdpPacket<'_> {
         load!(self, at, [u32; N])
     }
 
-    fn write_u16(&mut self, _at: usize, _value: [u8; 2]) -> Result<(), DropReason> {
-        Err(DropReason::RewriteFailed)
+    #[inline(always)]
+    fn write_u16(&mut self, at: usize, value: [u8; 2]) -> Result<(), DropReason> {
+        store!(self, at, u16::from_ne_bytes(value), u16)
     }
 
-    fn write_u32(&mut self, _at: usize, _value: [u8; 4]) -> Result<(), DropReason> {
-        Err(DropReason::RewriteFailed)
+    #[inline(always)]
+    fn write_u32(&mut self, at: usize, value: [u8; 4]) -> Result<(), DropReason> {
+        store!(self, at, u32::from_ne_bytes(value), u32)
     }
 
-    fn write_words<const N: usize>(&mut self, _at: usize, _words: [u32; N]) -> Result<(), DropReason> {
-        Err(DropReason::RewriteFailed)
+    #[inline(always)]
+    fn write_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), DropReason> {
+        store!(self, at, words, [u32; N])
     }
 
+    /// Nothing at XDP needs it.
     fn resize(&mut self, _len: u32) -> Result<(), DropReason> {
         Err(DropReason::RewriteFailed)
     }
 
+    /// A frame has no more than its bytes: the sum is there, whole.
+    #[inline(always)]
     fn update_transport_checksum(
         &mut self,
-        _at: usize,
-        _addresses: Checksum,
-        _ports: Checksum,
-        _zero: ZeroChecksum,
+        at: usize,
+        addresses: Checksum,
+        ports: Checksum,
+        zero: ZeroChecksum,
     ) -> Result<(), DropReason> {
-        Err(DropReason::RewriteFailed)
+        let old = self.read_u16(at).ok_or(DropReason::RewriteFailed)?;
+        match zero.replace(old, addresses.plus(ports)) {
+            Some(new) => self.write_u16(at, new),
+            None => Ok(()),
+        }
     }
 }

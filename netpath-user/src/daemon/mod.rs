@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::bail;
+use aya::util::KernelVersion;
 use netpath_common::abi::Mode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -28,6 +29,7 @@ use crate::{
         News,
         docker::{Watcher, socket_from_environment},
         netlink::{self, HostWatch},
+        netns::Wish,
     },
 };
 
@@ -97,7 +99,7 @@ pub async fn run(
     // Dropping the set ends the watchers.
     let mut watchers = JoinSet::new();
     watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
-    watchers.spawn(Watcher::new(socket.clone(), send).run());
+    watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
     let core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
@@ -115,6 +117,12 @@ fn wishes(options: &Options) -> Wishes {
     };
     let xdp = if options.dataplane.xdp == XdpChoice::Off { Xdp::Off } else { Xdp::Attach };
     Wishes { uplinks, xdp, masquerade: options.masquerade.clone() }
+}
+
+/// Whether containers are to take frames from XDP. `auto` leaves their interfaces alone.
+fn frames(xdp: XdpChoice) -> Wish {
+    let has_napi = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 13, 0));
+    if xdp == XdpChoice::Native && has_napi { Wish::TakeFrames } else { Wish::Nothing }
 }
 
 /// An uplink may vanish and come back later, but one that isn't there at the start is most likely a typing error.

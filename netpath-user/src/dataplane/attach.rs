@@ -27,7 +27,10 @@ use super::{
     AttachmentReport, TcChoice, XdpChoice, bpf, interface,
     layout::{Layout, LinkPin, Mechanism},
 };
-use crate::desired::model::{Attachment, Hook};
+use crate::{
+    desired::model::{Attachment, Hook},
+    ethtool,
+};
 
 /// Place of our clsact filters among others: early, and ours to recognise.
 const FILTER_PRIORITY: u16 = 10;
@@ -177,7 +180,7 @@ fn kernel_has_tcx() -> bool {
 /// Native XDP on one end of a veth pair switches segmentation offload off on the other: worse than none.
 fn suits_native_xdp(name: &str) -> bool {
     const VIRTUAL: [&str; 7] = ["veth", "bridge", "802.1Q VLAN Support", "macvlan", "tun", "vxlan", "dummy"];
-    match interface::driver(name) {
+    match ethtool::driver(name) {
         Ok(driver) => !VIRTUAL.contains(&driver.as_str()),
         Err(_) => false,
     }

@@ -35,6 +35,7 @@ pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
         gateway: endpoint.gateway.into(),
         masquerade: endpoint.masquerade.into(),
         mtu: hop.mtu,
+        takes_frames: hop.takes_frames != 0,
     }
 }
 
@@ -51,7 +52,7 @@ pub(super) fn endpoint_hop(endpoint: &Endpoint) -> Hop {
         mtu: endpoint.mtu,
         generation: 0,
         kind: HopKind::Endpoint as u8,
-        reserved: 0,
+        takes_frames: u8::from(endpoint.takes_frames),
         addresses: Hop::addresses(endpoint.mac, endpoint.bridge_mac),
     }
 }
@@ -70,7 +71,8 @@ pub(super) const fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoi
 
 /// The hop of an uplink; its generation is chosen where it is written.
 pub(super) const fn uplink_hop(ifindex: IfIndex, uplink: &Uplink) -> Hop {
-    Hop { ifindex, mtu: uplink.mtu, generation: 0, kind: HopKind::Uplink as u8, reserved: 0, addresses: [0; 3] }
+    let kind = HopKind::Uplink as u8;
+    Hop { ifindex, mtu: uplink.mtu, generation: 0, kind, takes_frames: 0, addresses: [0; 3] }
 }
 
 pub(super) fn uplink_entry(uplink: &Uplink, hop: u32) -> abi::Uplink {

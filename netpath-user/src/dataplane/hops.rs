@@ -67,7 +67,8 @@ impl Hops {
 
     /// Frees a slot: flows that point to it end.
     pub(super) fn release(&mut self, index: u32) -> anyhow::Result<()> {
-        let free = Hop { ifindex: 0, mtu: 0, generation: 0, kind: HopKind::Free as u8, reserved: 0, addresses: [0; 3] };
+        let kind = HopKind::Free as u8;
+        let free = Hop { ifindex: 0, mtu: 0, generation: 0, kind, takes_frames: 0, addresses: [0; 3] };
         self.replace(index, free)?;
         self.free.insert(index);
         Ok(())

@@ -198,6 +198,7 @@ fn endpoint(
         gateway,
         masquerade,
         mtu,
+        takes_frames: peer.takes_frames,
     })
 }
 

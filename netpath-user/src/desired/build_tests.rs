@@ -61,6 +61,7 @@ fn a_stock_host_with_one_container() {
         gateway: GATEWAY,
         masquerade: Ipv4Addr::UNSPECIFIED,
         mtu: 1500,
+        takes_frames: false,
     };
     let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol: Protocol::Tcp };
     let at = |ifindex, hook| Attachment { ifindex, hook };

@@ -25,6 +25,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         gateway: Ipv4Addr::new(172, 17, 0, 1),
         masquerade: Ipv4Addr::UNSPECIFIED,
         mtu: 1500,
+        takes_frames: false,
     })
 }
 

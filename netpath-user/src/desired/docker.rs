@@ -85,6 +85,8 @@ pub struct Peer {
     pub mac: [u8; 6],
     /// The MTU of the container's side.
     pub mtu: u32,
+    /// Whether its side takes frames that XDP sends on the host's.
+    pub takes_frames: bool,
 }
 
 /// A published port as Docker lists it.

@@ -59,6 +59,8 @@ pub struct Endpoint {
     pub masquerade: Ipv4Addr,
     /// The largest IPv4 packet that the veth takes.
     pub mtu: u32,
+    /// Whether XDP may send frames into the container.
+    pub takes_frames: bool,
 }
 
 /// A published port as a client addresses it; the address 0.0.0.0 stands for each of the host's addresses.

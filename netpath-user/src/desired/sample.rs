@@ -41,7 +41,7 @@ pub(crate) fn interface(network: &str, address: Ipv4Addr, host_ifindex: IfIndex)
         address,
         gateway: Some(GATEWAY),
         gateway_priority: 0,
-        peer: Some(Peer { host_ifindex, mac: [2, 66, 172, 17, 0, 2], mtu: 1500 }),
+        peer: Some(Peer { host_ifindex, mac: [2, 66, 172, 17, 0, 2], mtu: 1500, takes_frames: false }),
     }
 }
 

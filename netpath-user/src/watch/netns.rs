@@ -1,7 +1,8 @@
 //! The host side of containers' veths, found from inside the containers' network namespaces.
 //!
 //! Docker's API doesn't say it. Inside the namespace the interface with the container's address names its peer by
-//! `IFLA_LINK`, and knows its own Ethernet address and MTU, which the API fills in late or not at all.
+//! `IFLA_LINK`, and knows its own Ethernet address and MTU, which the API fills in late or not at all. Only from there can
+//! the interface be made to take frames, too.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessa
 use tokio::sync::oneshot;
 
 use super::rtnl::{self, Tables};
-use crate::desired::docker::Peer;
+use crate::{desired::docker::Peer, ethtool};
 
 /// One container's namespace and what to find there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,17 @@ pub struct Sought {
     pub mac: Option<[u8; 6]>,
 }
 
+/// What to do with an interface that is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wish {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Make it take frames that XDP sends on the host's side: with generic receive offload a veth has a NAPI (kernel
+    /// 5.13), and only then `veth_xdp_xmit` delivers (drivers/net/veth.c).
+    TakeFrames,
+}
+
 /// What a search found, for each interface that was sought; an error when the namespace couldn't be read at all.
 pub type Found = anyhow::Result<Vec<Option<Peer>>>;
 
@@ -45,7 +57,7 @@ pub type Found = anyhow::Result<Vec<Option<Peer>>>;
 /// # Errors
 ///
 /// When no thread can be started.
-pub async fn search(searches: Vec<Search>) -> anyhow::Result<Vec<Found>> {
+pub async fn search(searches: Vec<Search>, wish: Wish) -> anyhow::Result<Vec<Found>> {
     if searches.is_empty() {
         return Ok(Vec::new());
     }
@@ -56,13 +68,13 @@ pub async fn search(searches: Vec<Search>) -> anyhow::Result<Vec<Found>> {
         .name("netns".to_owned())
         .spawn(move || {
             // Nobody waits any more when the daemon stops.
-            drop(send.send(searches.iter().map(search_one).collect()));
+            drop(send.send(searches.iter().map(|search| search_one(search, wish)).collect()));
         })
         .context("starting a thread that looks into containers' network namespaces")?;
     receive.await.map_err(|_| anyhow!("the thread that looks into containers' network namespaces ended early"))
 }
 
-fn search_one(search: &Search) -> Found {
+fn search_one(search: &Search, wish: Wish) -> Found {
     enter(&search.namespaces)?;
     let tables = Tables::open()?;
     let links: BTreeMap<u32, LinkMessage> = tables.links()?.into_iter().map(|link| (link.header.index, link)).collect();
@@ -74,7 +86,9 @@ fn search_one(search: &Search) -> Found {
     let find = |sought: &Sought| {
         let by_address = holders.get(&sought.address).and_then(|index| links.get(index));
         let by_mac = || links.values().find(|link| sought.mac.is_some() && rtnl::ethernet_address(link) == sought.mac);
-        by_address.or_else(by_mac).and_then(peer)
+        let link = by_address.or_else(by_mac)?;
+        let takes_frames = wish == Wish::TakeFrames && takes_frames(link);
+        peer(link).map(|peer| Peer { takes_frames, ..peer })
     };
     Ok(search.interfaces.iter().map(find).collect())
 }
@@ -99,6 +113,19 @@ fn open_namespace(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("entering the network namespace {}; netpath needs CAP_SYS_ADMIN", path.display()))
 }
 
+/// Makes an interface take frames; false: it doesn't.
+fn takes_frames(link: &LinkMessage) -> bool {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let result = ethtool::switch_gro_on(name.unwrap_or_default());
+    result.unwrap_or_else(|error| {
+        tracing::info!(name, %error, "generic receive offload can't be switched on in a container; its UDP goes by tc");
+        false
+    })
+}
+
 /// What a veth says of itself and of its other end; none for interfaces of other kinds.
 fn peer(link: &LinkMessage) -> Option<Peer> {
     let mut host_ifindex = None;
@@ -112,7 +139,8 @@ fn peer(link: &LinkMessage) -> Option<Peer> {
             _ => {}
         }
     }
-    let peer = Peer { host_ifindex: host_ifindex?, mac: rtnl::ethernet_address(link)?, mtu: mtu? };
+    let mac = rtnl::ethernet_address(link)?;
+    let peer = Peer { host_ifindex: host_ifindex?, mac, mtu: mtu?, takes_frames: false };
     is_veth.then_some(peer)
 }
 
@@ -134,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_veth_names_its_other_end() {
-        let expected = Peer { host_ifindex: 17, mac: [2, 66, 172, 17, 0, 2], mtu: 1450 };
+        let expected = Peer { host_ifindex: 17, mac: [2, 66, 172, 17, 0, 2], mtu: 1450, takes_frames: false };
         assert_eq!(peer(&veth(|_| ())), Some(expected));
     }
 
@@ -149,7 +177,7 @@ mod tests {
     async fn a_namespace_that_is_gone_is_an_error_of_its_own_search_only() {
         let gone = Search { namespaces: vec!["/proc/0/ns/net".into()], interfaces: vec![] };
         let nameless = Search { namespaces: vec![], interfaces: vec![] };
-        let found = search(vec![gone, nameless]).await.unwrap();
+        let found = search(vec![gone, nameless], Wish::Nothing).await.unwrap();
         assert!(found.iter().all(Result::is_err));
     }
 }

@@ -125,6 +125,7 @@ impl Host {
             gateway: GATEWAY,
             masquerade: Ipv4Addr::UNSPECIFIED,
             mtu: 1500,
+            takes_frames: false,
         };
         let target = PublishedTarget { address: WEB, port: 80 };
         let port = |protocol| PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol };

@@ -93,6 +93,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
                 gateway: GATEWAY,
                 masquerade: std::net::Ipv4Addr::UNSPECIFIED,
                 mtu: 1500,
+                takes_frames: false,
             };
             let change = netpath::desired::model::Change::SetEndpoint(address, endpoint);
             netpath::dataplane::Dataplane::apply(&mut host.kernel, &change).expect("the map takes the endpoint");

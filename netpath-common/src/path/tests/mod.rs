@@ -4,6 +4,7 @@
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
+mod express;
 mod fragments;
 mod hairpin;
 mod lifetimes;
@@ -390,7 +391,10 @@ fn a_loopback_address_never_comes_from_the_wire() {
         {
             let summary = Summary { source, destination, source_port: 40_000, destination_port: 8080 };
             let mut frame = build(summary, Kind::Tcp(tcp::SYN), b"");
-            assert_eq!(early(&frame.as_mut_slice(), &model), Err(DropReason::LoopbackFromWire));
+            assert_eq!(
+                early(&frame.as_mut_slice(), &model, &mut Headers::EMPTY.clone()),
+                Err(DropReason::LoopbackFromWire)
+            );
             let fate = inbound(&mut model, 1, &mut frame);
             assert_eq!(fate.drop_reason(), Some(DropReason::LoopbackFromWire), "{source:?} to {destination:?}");
             assert!(model.flows.is_empty());

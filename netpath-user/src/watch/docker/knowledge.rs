@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     desired::docker::{DockerModel, Id, Network, Peer},
-    watch::netns,
+    watch::netns::{self, Wish},
 };
 
 /// The model and its gaps.
@@ -22,6 +22,8 @@ pub(super) struct Knowledge {
     pub(super) model: DockerModel,
     /// Containers to look at again soon, and why.
     pub(super) open: BTreeMap<Id, String>,
+    /// What containers' interfaces are made to take.
+    pub(super) wish: Wish,
 }
 
 impl Knowledge {
@@ -62,7 +64,7 @@ impl Knowledge {
     /// When no namespace at all can be looked into.
     pub(super) async fn learn_sightings(&mut self, sightings: Vec<(Id, Sighting)>) -> anyhow::Result<()> {
         let searches = sightings.iter().map(|(_, sighting)| sighting.search.clone()).collect();
-        let found = netns::search(searches).await?;
+        let found = netns::search(searches, self.wish).await?;
         for ((id, sighting), found) in sightings.into_iter().zip(found) {
             self.learn_sighting(id, sighting, found);
         }

@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::{knowledge::Knowledge, mentions::Mentions, session::Session};
-use super::{DockerNews, Listed, News};
+use super::{DockerNews, Listed, News, netns::Wish};
 
 mod convert;
 mod inspections;
@@ -65,8 +65,8 @@ struct Stopping;
 impl Watcher {
     /// A watcher of the dockerd behind `socket`.
     #[must_use]
-    pub fn new(socket: PathBuf, news: mpsc::Sender<News>) -> Self {
-        Self { socket, news, knowledge: Knowledge::default() }
+    pub fn new(socket: PathBuf, news: mpsc::Sender<News>, wish: Wish) -> Self {
+        Self { socket, news, knowledge: Knowledge { wish, ..Knowledge::default() } }
     }
 
     /// Watches until nobody listens to the news any more.
@@ -154,7 +154,7 @@ impl Watcher {
     }
 
     async fn send(&self, session: &Session) -> anyhow::Result<()> {
-        let Knowledge { model, open } = self.knowledge.clone();
+        let Knowledge { model, open, .. } = self.knowledge.clone();
         let listed = Listed { model: Arc::new(model), mode: session.mode, troubles: open.into_values().collect() };
         self.tell(DockerNews::Listed(listed)).await
     }
@@ -188,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn without_docker_the_watcher_says_so_and_goes_on() {
         let (send, mut receive) = mpsc::channel(8);
-        let task = tokio::spawn(Watcher::new("/nonexistent/docker.sock".into(), send).run());
+        let task = tokio::spawn(Watcher::new("/nonexistent/docker.sock".into(), send, Wish::Nothing).run());
         for _ in 0..2 {
             let Some(News::Docker(DockerNews::Lost { error })) = receive.recv().await else { panic!("no news") };
             assert!(error.contains("/nonexistent/docker.sock"), "{error}");
