@@ -93,6 +93,10 @@ impl Kernel {
         let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
         let links = Links::adopt(layout.clone(), &mut ebpf, options.xdp, options.tc)?;
         remover::pin(&layout, attach::classifier(&mut ebpf, program::REMOVE)?)?;
+        let left = layout.remove_other_schemas()?;
+        if left > 0 {
+            tracing::warn!(pins = left, "removed what another version of netpath had left; its flows begin anew");
+        }
         let mut kernel = Self {
             state: State::default(),
             links,

@@ -125,6 +125,24 @@ impl Layout {
         Ok(pins)
     }
 
+    /// Removes maps and programs that a netpath of another schema has left, and gives how many. For when no program that
+    /// uses them is attached any more.
+    pub(super) fn remove_other_schemas(&self) -> anyhow::Result<usize> {
+        let ours = format!("_v{}", names::SCHEMA);
+        let mut removed = 0;
+        for directory in [self.maps(), self.programs()] {
+            let entries = fs::read_dir(&directory).with_context(|| format!("can't read {}", directory.display()))?;
+            for entry in entries {
+                let path = entry.with_context(|| format!("can't read {}", directory.display()))?.path();
+                if !path.to_string_lossy().ends_with(&ours) {
+                    fs::remove_file(&path).with_context(|| format!("can't remove the pin {}", path.display()))?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     /// Makes the directories, on a BPF file system: one is mounted if there is none.
     pub(super) fn prepare(&self) -> anyhow::Result<()> {
         if !is_bpffs(&self.root) {

@@ -25,6 +25,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a port published while the daemon was dead works once it is back", published_meanwhile).own_netpath(),
     Case::new("a container that went while the daemon was dead leaves nothing once it is back", gone_meanwhile)
         .own_netpath(),
+    Case::new("what another version of netpath has pinned is replaced at a start and doesn't stay", other_version)
+        .own_netpath(),
     Case::new("a second daemon on the same pins is refused", second_daemon).netpath(),
 ];
 
@@ -80,6 +82,36 @@ fn gone_meanwhile(lab: &mut Lab) -> Result<()> {
     // The uplink's and the bridge's; with XDP off on a veth uplink there is no third.
     ensure!(links.len() <= 3, "links of interfaces that are gone: {links:?}");
     super::reach::expect_refused(lab, target)
+}
+
+/// Pins of another version have another number at their end; their programs are attached all the same.
+fn other_version(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8103:80"))?;
+    let target = std::net::SocketAddrV4::new(netpath_tests::lab::HOST, 8103);
+    super::reach::connect(lab, target)?.echo("before")?;
+    lab.netpath()?.kill()?;
+    let pins = lab.netpath()?.pins().to_owned();
+    let directories = [pins.join("maps"), pins.join("programs")];
+    for path in directories.iter().map(|directory| listed(directory)).collect::<Result<Vec<_>>>()?.concat() {
+        std::fs::rename(&path, path.with_file_name(format!("{}9", name(&path))))
+            .with_context(|| format!("rename {}", path.display()))?;
+    }
+    lab.netpath()?.start_again()?;
+    super::reach::connect(lab, target)?.echo("after")?;
+    for path in directories.iter().map(|directory| listed(directory)).collect::<Result<Vec<_>>>()?.concat() {
+        ensure!(!name(&path).ends_with('9'), "{} stayed", path.display());
+    }
+    Ok(())
+}
+
+fn listed(directory: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
+    Ok(entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?)
+}
+
+fn name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn second_daemon(lab: &mut Lab) -> Result<()> {
