@@ -11,7 +11,6 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError},
-    programs::{TestRun as _, TestRunOptions},
 };
 use netpath_common::{
     abi::{
@@ -45,15 +44,6 @@ pub struct HandoverFlow {
     pub key: FlowKey,
     /// Without a packet for so long, it has ended.
     pub timeout: Duration,
-}
-
-/// What a program made of one frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestRun {
-    /// The program's return value: `TC_ACT_*` or `XDP_*`.
-    pub action: u32,
-    /// The frame as the program left it.
-    pub frame: Vec<u8>,
 }
 
 /// Maps, programs and links in the kernel.
@@ -170,48 +160,6 @@ impl Kernel {
     pub fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
         let config = self.pins.config()?;
         self.write_config(Config { opens_flows: 1, ..config })
-    }
-
-    /// Runs a tc program on one frame that came in by an interface, without a network (`BPF_PROG_TEST_RUN`), for tests
-    /// and measurements. The maps are the real ones.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such program, or the kernel refuses the frame: it takes one page at most.
-    pub fn test_tc(&mut self, program: &str, ifindex: IfIndex, frame: &[u8]) -> anyhow::Result<TestRun> {
-        /// Size of `struct __sk_buff` and the place of its member `ifindex` (`include/uapi/linux/bpf.h`).
-        const CONTEXT_LEN: usize = 192;
-        const IFINDEX_AT: usize = 40;
-        /// An answer may be longer than what it answers.
-        const ANSWER_LEN_MAX: usize = 128;
-
-        let mut context = [0; CONTEXT_LEN];
-        context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        let mut out = vec![0; frame.len().max(ANSWER_LEN_MAX)];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        let result = attach::classifier(&mut self.ebpf, program)?.test_run(options);
-        let result = result.with_context(|| format!("can't run {program}"))?;
-        out.truncate(result.data_size_out as usize);
-        Ok(TestRun { action: result.return_value, frame: out })
-    }
-
-    /// Runs the XDP program on one frame, as [`Self::test_tc`] does for tc.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses the frame.
-    pub fn test_xdp(&mut self, frame: &[u8]) -> anyhow::Result<TestRun> {
-        let mut out = vec![0; frame.len()];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = attach::xdp_program(&mut self.ebpf, program::XDP_UPLINK)?
-            .test_run(options)
-            .context("can't run the XDP program")?;
-        Ok(TestRun { action: result.return_value, frame: out })
     }
 
     /// What is attached, and how.

@@ -15,6 +15,12 @@ use super::layout::Layout;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpath-ebpf"));
 
+/// The eBPF programs, an ELF object: for tools that look at it.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// How many hops there are: endpoints and uplinks.
 pub(super) const HOPS_MAX: u32 = 65_536;
 /// How many endpoints there may be; few less than hops.

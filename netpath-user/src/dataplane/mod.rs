@@ -10,10 +10,12 @@ use std::{collections::BTreeSet, path::PathBuf};
 pub use self::{
     collector::Collected,
     detach::{Detached, detach},
-    kernel::{HandoverFlow, Kernel, TestRun},
+    kernel::{HandoverFlow, Kernel},
     listener::{ListenError, Listener},
+    load::object,
     pins::{Pins, PinsError},
     remover::Remover,
+    trial::{ProgramCost, TestRun},
 };
 use crate::{
     desired::model::{Change, Hook, State},
@@ -36,6 +38,7 @@ mod listener;
 mod load;
 pub mod pins;
 mod remover;
+mod trial;
 
 /// What the daemon drives: the state that is there, and the one way to change it.
 pub trait Dataplane {

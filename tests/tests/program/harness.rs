@@ -116,17 +116,6 @@ impl Host {
     }
 
     fn fill(&mut self, mode: Mode) {
-        let endpoint = |ifindex, mac| Endpoint {
-            ifindex,
-            bridge_ifindex: self.bridge,
-            mac,
-            bridge_mac: BRIDGE_MAC,
-            network: 1,
-            gateway: GATEWAY,
-            masquerade: Ipv4Addr::UNSPECIFIED,
-            mtu: 1500,
-            takes_frames: false,
-        };
         let target = PublishedTarget { address: WEB, port: 80 };
         let port = |protocol| PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol };
         let changes = [
@@ -134,8 +123,8 @@ impl Host {
             Change::AddHostAddress(HOST),
             Change::AddHostAddress(GATEWAY),
             Change::SetUplink(self.uplink, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 }),
-            Change::SetEndpoint(WEB, endpoint(self.web, WEB_MAC)),
-            Change::SetEndpoint(CLIENT, endpoint(self.client, CLIENT_MAC)),
+            Change::SetEndpoint(WEB, self.endpoint(self.web, WEB_MAC)),
+            Change::SetEndpoint(CLIENT, self.endpoint(self.client, CLIENT_MAC)),
             Change::SetPublished(vec![(port(Protocol::Tcp), target), (port(Protocol::Udp), target)]),
         ];
         for change in &changes {
@@ -165,6 +154,26 @@ impl Host {
     /// Gives a frame to the XDP program on the uplink.
     pub(crate) fn at_xdp(&mut self, frame: &[u8]) -> u32 {
         self.kernel.test_xdp(frame).expect("the program runs").action
+    }
+
+    /// From here on XDP may send frames to the first container.
+    pub(crate) fn take_frames(&mut self) {
+        let endpoint = Endpoint { takes_frames: true, ..self.endpoint(self.web, WEB_MAC) };
+        self.kernel.apply(&Change::SetEndpoint(WEB, endpoint)).expect("the map takes the endpoint");
+    }
+
+    const fn endpoint(&self, ifindex: u32, mac: [u8; 6]) -> Endpoint {
+        Endpoint {
+            ifindex,
+            bridge_ifindex: self.bridge,
+            mac,
+            bridge_mac: BRIDGE_MAC,
+            network: 1,
+            gateway: GATEWAY,
+            masquerade: Ipv4Addr::UNSPECIFIED,
+            mtu: 1500,
+            takes_frames: false,
+        }
     }
 
     /// Asserts which counters the step moved, by how many packets: all others must stand still.

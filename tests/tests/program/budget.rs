@@ -1,0 +1,160 @@
+//! What each program costs, against `budget.toml`: instructions that the verifier goes through, and stack. And, printed
+//! only, how long a packet of a known flow takes.
+//!
+//! Both are limits of the kernel (a million instructions, 512 bytes for a chain of calls), which a small change of the
+//! source can bring much nearer; the budget notices before a kernel or a compiler that differs a little refuses to go on.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use aya_obj::{Object, generated::bpf_insn};
+use netpath_common::abi::Mode;
+use serde::Deserialize;
+
+use crate::harness::{BRIDGE_MAC, HOST, HOST_MAC, Host, Kind, REMOTE, REMOTE_MAC, WEB, WEB_MAC, frame, on_host, tuple};
+
+/// Runs that a packet's time is the mean of.
+const RUNS: u64 = 20_000;
+
+/// What a program may cost, or does.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cost {
+    /// Instructions that the verifier goes through.
+    instructions: u32,
+    /// Bytes of stack of the deepest chain of calls.
+    stack: u32,
+}
+
+#[test]
+fn programs_keep_to_their_budget() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program/budget.toml");
+    let text = fs::read_to_string(&file).expect("the budget can be read");
+    let budget: BTreeMap<String, Cost> = toml::from_str(&text).expect("the budget is a table of programs");
+    on_host(Mode::Takeover, move |host| {
+        // Loads the programs of sockets.
+        host.kernel.attach_host_access();
+        let stacks = stacks(netpath::dataplane::object());
+        let (mut over, mut seen) = (Vec::new(), 0);
+        println!("{:<18} {:>22} {:>16}", "program", "verified instructions", "stack (bytes)");
+        for program in host.kernel.program_costs().expect("the kernel tells of its programs") {
+            seen += 1;
+            let name = program.name;
+            let instructions = program.verified_instructions.expect("a kernel from 5.16 on counts them");
+            let cost = Cost { instructions, stack: stacks[&name] };
+            let limit = *budget.get(&name).unwrap_or_else(|| panic!("{name} has no budget in {}", file.display()));
+            println!(
+                "{name:<18} {:>12} of {:>6} {:>9} of {:>3}",
+                cost.instructions, limit.instructions, cost.stack, limit.stack
+            );
+            if cost.instructions > limit.instructions || cost.stack > limit.stack {
+                over.push(name);
+            }
+        }
+        assert_eq!(seen, budget.len(), "programs in the kernel and in the budget");
+        assert!(
+            over.is_empty(),
+            "over budget: {over:?}; make them cheaper, or raise {} with the reason",
+            file.display()
+        );
+    });
+}
+
+#[test]
+fn a_packet_of_a_known_flow_takes_this_long() {
+    on_host(Mode::Takeover, |host| {
+        let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).expect("the kernel counts run times");
+        let inbound = frame((REMOTE_MAC, HOST_MAC), tuple((REMOTE, 5000), (HOST, 8080)), Kind::Udp);
+        let outbound = frame((WEB_MAC, BRIDGE_MAC), tuple((WEB, 80), (REMOTE, 5000)), Kind::Udp);
+        host.at_uplink(&inbound);
+        let web = host.web;
+        println!("{:<18} {:>10}", "program", "ns/packet");
+        time(host, "np_uplink", |host| drop(host.at_uplink(&inbound)));
+        time(host, "np_container", |host| drop(host.at_container(web, &outbound)));
+        host.take_frames();
+        time(host, "np_xdp_uplink", |host| _ = host.at_xdp(&inbound));
+    });
+}
+
+fn time(host: &mut Host, name: &str, mut run: impl FnMut(&mut Host)) {
+    let told = |host: &Host| {
+        let costs = host.kernel.program_costs().expect("the kernel tells of its programs");
+        costs.into_iter().find(|cost| cost.name == name).map(|cost| (cost.runs, cost.run_time)).expect("it is loaded")
+    };
+    let before = told(host);
+    (0..RUNS).for_each(|_| run(host));
+    let (runs, time) = told(host);
+    assert_eq!(runs - before.0, RUNS, "every run is counted");
+    println!("{name:<18} {:>10}", (time - before.1).as_nanos() / u128::from(RUNS));
+}
+
+/// Bytes of stack that each program of an object needs, added up as the verifier does (`check_max_stack_depth`). It looks
+/// only at what can be reached, and so may come to a little less.
+fn stacks(object: &[u8]) -> BTreeMap<String, u32> {
+    let mut object = Object::parse(object).expect("the object can be parsed");
+    let sections = object.functions.keys().map(|(section, _)| *section).collect();
+    object.relocate_calls(&sections).expect("the calls can be linked");
+    let stack = |(name, program): (&String, &aya_obj::Program)| {
+        let instructions = &object.functions[&program.function_key()].instructions;
+        (name.clone(), chain_depth(&frames(instructions), 0))
+    };
+    object.programs.iter().map(stack).collect()
+}
+
+/// A function within a program: its frame, and where the functions begin that it calls.
+#[derive(Debug, Default)]
+struct Frame {
+    depth: u32,
+    calls: Vec<usize>,
+}
+
+/// The functions of a linked program, by where they begin.
+fn frames(instructions: &[bpf_insn]) -> BTreeMap<usize, Frame> {
+    let mut frames = BTreeMap::from([(0, Frame::default())]);
+    for (at, instruction) in instructions.iter().enumerate() {
+        frames.extend(called(at, instruction).map(|begin| (begin, Frame::default())));
+    }
+    for (at, instruction) in instructions.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| &instructions[before]);
+        let frame = frames.range_mut(..=at).next_back().expect("there is one at 0").1;
+        frame.depth = frame.depth.max(reach(before, instruction));
+        frame.calls.extend(called(at, instruction));
+    }
+    frames
+}
+
+/// Where the function begins that an instruction calls, or hands to a helper.
+fn called(at: usize, instruction: &bpf_insn) -> Option<usize> {
+    /// `BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`, `BPF_LD | BPF_IMM | BPF_DW` with `BPF_PSEUDO_FUNC`.
+    const CALL: (u8, u8) = (0x85, 1);
+    const FUNCTION: (u8, u8) = (0x18, 4);
+    matches!((instruction.code, instruction.src_reg()), CALL | FUNCTION)
+        .then(|| usize::try_from(at as i64 + 1 + i64::from(instruction.imm)).expect("a place in the program"))
+}
+
+/// How far below the frame's top (register 10) an instruction reaches: by reading, writing, or taking an address.
+fn reach(before: Option<&bpf_insn>, instruction: &bpf_insn) -> u32 {
+    const TOP: u8 = 10;
+    /// `BPF_ALU64 | BPF_MOV | BPF_X` and `BPF_ALU64 | BPF_ADD | BPF_K`.
+    const MOVE: u8 = 0xbf;
+    const ADD: u8 = 0x07;
+    let class = instruction.code & 0x07;
+    let below = match class {
+        1 if instruction.src_reg() == TOP => i32::from(instruction.off),
+        2 | 3 if instruction.dst_reg() == TOP => i32::from(instruction.off),
+        _ if instruction.code == ADD => {
+            let is_address = before.is_some_and(|before| {
+                before.code == MOVE && before.src_reg() == TOP && before.dst_reg() == instruction.dst_reg()
+            });
+            if is_address { instruction.imm } else { 0 }
+        }
+        _ => 0,
+    };
+    below.min(0).unsigned_abs()
+}
+
+/// The deepest chain of calls from a function on; the kernel rounds each frame up to 16 bytes.
+fn chain_depth(frames: &BTreeMap<usize, Frame>, begin: usize) -> u32 {
+    let frame = &frames[&begin];
+    let deepest = frame.calls.iter().map(|call| chain_depth(frames, *call)).max();
+    frame.depth.max(1).next_multiple_of(16) + deepest.unwrap_or(0)
+}
