@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -19,6 +20,7 @@ use netpath_common::{
     },
     conntrack::PairState,
 };
+use nix::fcntl::Flock;
 
 use super::{
     AttachmentReport, Dataplane, Options, Pins,
@@ -64,6 +66,7 @@ pub struct Kernel {
     pub(super) sweep: Cursor,
     pub(super) timeouts: BTreeMap<PairState, u32>,
     layout: Layout,
+    _lock: Flock<File>,
     host_access: HostAccessStatus,
     #[cfg(feature = "trace")]
     pub(super) packet_log: aya_log::EbpfLogger<&'static dyn log::Log>,
@@ -74,10 +77,11 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or pinned maps have another layout.
+    /// When the kernel refuses, pinned maps have another layout, or another daemon works on the same pins.
     pub fn open(options: &Options) -> anyhow::Result<Self> {
         let layout = Layout::new(&options.pin_dir);
         layout.prepare()?;
+        let lock = layout.lock()?;
         // The number 0 is no namespace's: without it the programs of sockets do nothing.
         let netns_cookie = interface::netns_cookie().unwrap_or(0);
         let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
@@ -103,6 +107,7 @@ impl Kernel {
             sweep: Cursor::default(),
             timeouts: options.timeouts.iter().collect(),
             layout,
+            _lock: lock,
             host_access: HostAccessStatus::default(),
             #[cfg(feature = "trace")]
             packet_log: aya_log::EbpfLogger::init(&mut ebpf).context("can't open the programs' log")?,

@@ -5,13 +5,18 @@
 //! program of the host's sockets. `programs/<name>_v<SCHEMA>` is a program that the command line runs without a daemon.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use netpath_common::abi::names;
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 
 use super::AttachmentReport;
 use crate::desired::model::{Attachment, Hook};
@@ -141,6 +146,18 @@ impl Layout {
             }
         }
         Ok(removed)
+    }
+
+    /// Keeps other daemons off these pins until the lock is dropped or the process ends, however it does.
+    pub(super) fn lock(&self) -> anyhow::Result<Flock<File>> {
+        let directory = self.links();
+        let file = File::open(&directory).with_context(|| format!("can't open {}", directory.display()))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EAGAIN => {
+                anyhow!("another netpath daemon works on {}; stop it, or choose another --pin-dir", self.root.display())
+            }
+            errno => anyhow::Error::new(errno).context(format!("can't lock {}", directory.display())),
+        })
     }
 
     /// Makes the directories, on a BPF file system: one is mounted if there is none.

@@ -117,5 +117,12 @@ fn name(path: &std::path::Path) -> String {
 fn second_daemon(lab: &mut Lab) -> Result<()> {
     let second = lab.netpath()?.output(&["run", "--uplink", "eth0"])?;
     ensure!(second.code != 0, "a second daemon ran beside the first: {}", second.stderr);
+    // One that listens elsewhere doesn't meet the first at its socket.
+    let pins = lab.netpath()?.pins().to_owned();
+    let mut command = lab.host().command(lab.binary()?);
+    command.args(["run", "--uplink", "eth0", "--socket"]).arg(std::env::temp_dir().join("netpath-second.sock"));
+    let second = netpath_tests::shell::output(command.arg("--pin-dir").arg(pins))?;
+    ensure!(second.code != 0, "a second daemon ran beside the first: {}", second.stderr);
+    ensure!(second.stderr.contains("another netpath daemon"), "it was refused for another reason: {}", second.stderr);
     lab.netpath()?.wait_in_step()
 }
