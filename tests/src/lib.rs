@@ -15,6 +15,7 @@ pub mod image;
 pub mod lab;
 pub mod netns;
 pub mod netpath;
+pub mod program;
 pub mod proof;
 pub mod protocol;
 pub mod report;
