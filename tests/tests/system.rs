@@ -35,6 +35,7 @@ mod system {
     pub(crate) mod programs;
     pub(crate) mod published;
     pub(crate) mod reach;
+    pub(crate) mod stale;
 }
 
 /// By theme. Tests that share a running netpath come first; those that start their own follow.
@@ -48,6 +49,7 @@ const THEMES: &[&[Case]] = &[
     system::mtu::CASES,
     system::nat::CASES,
     system::programs::CASES,
+    system::stale::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,
