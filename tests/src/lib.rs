@@ -10,6 +10,7 @@ pub mod client;
 pub mod container;
 pub mod differential;
 pub mod dockerd;
+pub mod flood;
 pub mod icmp;
 pub mod image;
 pub mod lab;

@@ -22,6 +22,7 @@ mod system {
     pub(crate) mod docker;
     pub(crate) mod errors;
     pub(crate) mod evidence;
+    pub(crate) mod flood;
     pub(crate) mod guard;
     pub(crate) mod handover;
     pub(crate) mod host_access;
@@ -55,6 +56,7 @@ const THEMES: &[&[Case]] = &[
     system::guard::CASES,
     system::options::CASES,
     system::ct::CASES,
+    system::flood::CASES,
     system::ct_events::CASES,
     system::lifetime::CASES,
     system::handover::CASES,
