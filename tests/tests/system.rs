@@ -34,6 +34,7 @@ mod system {
     pub(crate) mod nat;
     pub(crate) mod options;
     pub(crate) mod programs;
+    pub(crate) mod protocols;
     pub(crate) mod published;
     pub(crate) mod reach;
     pub(crate) mod stale;
@@ -51,6 +52,7 @@ const THEMES: &[&[Case]] = &[
     system::nat::CASES,
     system::programs::CASES,
     system::stale::CASES,
+    system::protocols::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,

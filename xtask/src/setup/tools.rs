@@ -19,7 +19,7 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 25] = [
+const TOOLS: [Tool; 26] = [
     Tool { program: "dockerd", packages: &["docker.io"] },
     // Newer releases part the client from the daemon.
     Tool { program: "docker", packages: &["docker-cli", "docker.io"] },
@@ -47,6 +47,7 @@ const TOOLS: [Tool; 25] = [
     Tool { program: "traceroute", packages: &["traceroute"] },
     Tool { program: "mtr", packages: &["mtr-tiny"] },
     Tool { program: "redis-benchmark", packages: &["redis-tools"] },
+    Tool { program: "tsctp", packages: &["libusrsctp-examples"] },
     Tool { program: PYFTPDLIB, packages: &["python3-pyftpdlib"] },
 ];
 
@@ -102,7 +103,8 @@ fn find_under(root: &Path, program: &str) -> Option<PathBuf> {
     if program == PYFTPDLIB {
         return Some(root.join(PYTHON_MODULES).join(program).join("__main__.py")).filter(|file| file.is_file());
     }
-    let dirs = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin"].map(|dir| root.join(dir));
+    let dirs = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin", "usr/lib/usrsctp"]
+        .map(|dir| root.join(dir));
     Machine::program_in(&dirs.each_ref().map(PathBuf::as_path), program)
 }
 
