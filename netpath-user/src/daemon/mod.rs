@@ -243,8 +243,8 @@ impl Daemon {
             Some(Notice::NearlyFull) => warn!(
                 used,
                 capacity,
-                "the flow table is nearly full; when it is, half-open, closed and unanswered flows make room, and new \
-                 ones are refused if there are none; see `netpath ct stats`, and --flows-max for a larger table"
+                "the flow table is nearly full; when it is, half-open, closed and unanswered flows and short UDP \
+                 exchanges make room, and new ones are refused if there are none; see `netpath ct stats`, and --flows-max for a larger table"
             ),
             Some(Notice::Relieved) => info!(used, capacity, "the flow table has room again"),
             None => {}
