@@ -103,6 +103,20 @@ pub struct Flows {
     pub used: u64,
     /// Flows that it holds at most.
     pub capacity: u64,
+    /// Whether it is time to do something about it.
+    pub nearly_full: bool,
+}
+
+impl Flows {
+    /// From this fill on the table is called nearly full, in percent.
+    const NEARLY_FULL_PERCENT: u64 = 90;
+
+    /// A count of the flows in a table.
+    #[must_use]
+    pub const fn new(used: u64, capacity: u64) -> Self {
+        let nearly_full = capacity > 0 && used * 100 >= capacity * Self::NEARLY_FULL_PERCENT;
+        Self { used, capacity, nearly_full }
+    }
 }
 
 /// Packets and bytes.
@@ -185,10 +199,8 @@ impl Status {
     /// When a pinned map can't be read.
     pub fn add_pins(&mut self, pins: &Pins) -> anyhow::Result<()> {
         self.add_attachments(pins)?;
-        self.flows = Flows {
-            used: pins.flows_used().context("counting the pinned flows")?,
-            capacity: u64::from(pins.flows_capacity()),
-        };
+        let used = pins.flows_used().context("counting the pinned flows")?;
+        self.flows = Flows::new(used, u64::from(pins.flows_capacity()));
         let config = pins.config().context("reading the pinned configuration")?;
         self.timeouts.profile = Profile::numbered(config.timeout_profile).name().to_owned();
         self.timeouts.inbound_refresh = config.inbound_refresh != 0;

@@ -105,6 +105,14 @@ impl TcpClient {
         socket.set_send_buffer_size(bytes).context("limit the send buffer")
     }
 
+    /// Ends the connection at once, as a crash does: with a reset, and without waiting for the peer.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget(self) -> Result<()> {
+        SockRef::from(self.reader.get_ref()).set_linger(Some(Duration::ZERO)).context("ask for a reset")
+    }
+
     /// The address under which the server sees this connection.
     ///
     /// # Errors

@@ -273,6 +273,14 @@ impl Netpath {
         format!("{counters}\n{}", self.log_tail())
     }
 
+    /// What the daemon has logged so far, all of its starts in this lab included.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn log(&self) -> Result<String> {
+        std::fs::read_to_string(&self.log).context("read the daemon's log")
+    }
+
     fn log_tail(&self) -> String {
         format!("the daemon's log ends with:\n{}", tail(&self.log, LOG_LINES))
     }

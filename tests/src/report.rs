@@ -74,6 +74,8 @@ pub struct Flows {
     pub used: u64,
     /// Flows that it holds at most.
     pub capacity: u64,
+    /// Whether status warns.
+    pub nearly_full: bool,
 }
 
 /// A flow in `netpath ct ls`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::client::{TcpClient, UdpClient};
+use crate::netns::Place;
 use crate::protocol::Progress;
 use crate::wait;
 
@@ -187,4 +188,82 @@ fn ask_until(client: &UdpClient, stop: &AtomicBool, answered: &AtomicU64) -> Res
         answered.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// How often a persistent client asks.
+const PERSISTENT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A client that sends questions over UDP from one port and never stops, whatever becomes of the answers: what keeps a
+/// stale flow alive.
+#[derive(Debug)]
+pub struct Persistent {
+    local: SocketAddrV4,
+    asked: Arc<AtomicU64>,
+    /// The latest question that was answered.
+    answered: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Persistent {
+    /// Begins to ask.
+    ///
+    /// # Errors
+    /// When the socket can't be made.
+    pub fn start(place: &Place, target: SocketAddrV4) -> Result<Self> {
+        let client = UdpClient::connect(place, target)?;
+        client.give_up_after(PERSISTENT_INTERVAL)?;
+        let started =
+            Self { local: client.local(), asked: Arc::default(), answered: Arc::default(), stop: Arc::default() };
+        let (asked, answered, stop) =
+            (Arc::clone(&started.asked), Arc::clone(&started.answered), Arc::clone(&started.stop));
+        thread::spawn(move || persist(client.socket(), &asked, &answered, &stop));
+        Ok(started)
+    }
+
+    /// Fails unless a question that is asked from now on is answered within a time.
+    ///
+    /// # Errors
+    /// When none is.
+    pub fn expect_answers(&self, within: Duration) -> Result<()> {
+        let now = self.asked.load(Ordering::Relaxed);
+        wait::until_true(&format!("an answer to {}, which asks again and again", self.local), within, || {
+            Ok(self.answered.load(Ordering::Relaxed) > now)
+        })
+    }
+
+    /// Fails when a question that is asked from now on is answered.
+    ///
+    /// # Errors
+    /// When one is, within the time.
+    pub fn expect_silence(&self, during: Duration) -> Result<()> {
+        let now = self.asked.load(Ordering::Relaxed);
+        // Nothing to wait for: that nothing comes is what is expected.
+        thread::sleep(during);
+        ensure!(self.asked.load(Ordering::Relaxed) > now, "{} has asked nothing", self.local);
+        let answered = self.answered.load(Ordering::Relaxed);
+        ensure!(answered <= now, "question {answered} of {} was answered, asked after {now}", self.local);
+        Ok(())
+    }
+}
+
+impl Drop for Persistent {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn persist(socket: &std::net::UdpSocket, asked: &AtomicU64, answered: &AtomicU64, stop: &AtomicBool) {
+    let mut buffer = [0; 256];
+    while !stop.load(Ordering::Relaxed) {
+        let number = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        // That nobody listens now and then is what this client is for.
+        drop(socket.send(number.to_string().as_bytes()));
+        let begun = std::time::Instant::now();
+        if let Ok(length) = socket.recv(&mut buffer) {
+            let answer = String::from_utf8_lossy(&buffer[..length]);
+            let number = answer.split_once(' ').and_then(|(_, number)| number.parse().ok());
+            answered.fetch_max(number.unwrap_or(0), Ordering::Relaxed);
+        }
+        thread::sleep(PERSISTENT_INTERVAL.saturating_sub(begun.elapsed()));
+    }
 }

@@ -23,6 +23,7 @@ mod system {
     pub(crate) mod errors;
     pub(crate) mod evidence;
     pub(crate) mod express;
+    pub(crate) mod flood;
     pub(crate) mod guard;
     pub(crate) mod handover;
     pub(crate) mod host_access;
@@ -33,8 +34,11 @@ mod system {
     pub(crate) mod mtu;
     pub(crate) mod nat;
     pub(crate) mod options;
+    pub(crate) mod programs;
+    pub(crate) mod protocols;
     pub(crate) mod published;
     pub(crate) mod reach;
+    pub(crate) mod stale;
 }
 
 /// By theme. Tests that share a running netpath come first; those that start their own follow.
@@ -47,12 +51,16 @@ const THEMES: &[&[Case]] = &[
     system::errors::CASES,
     system::mtu::CASES,
     system::nat::CASES,
+    system::programs::CASES,
+    system::stale::CASES,
+    system::protocols::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,
     system::options::CASES,
     system::express::CASES,
     system::ct::CASES,
+    system::flood::CASES,
     system::ct_events::CASES,
     system::lifetime::CASES,
     system::handover::CASES,

@@ -45,7 +45,7 @@ counted! {
     FlowsCollected = 12, "flows_collected";
     /// Container to container by a published port of the host, both ways.
     Hairpin = 13, "hairpin";
-    /// Flows that made room for new ones: they had ended, or were half open, closed or unanswered.
+    /// Flows that made room for new ones: they had ended, or were half open, closed, unanswered, or no stream.
     FlowsEvicted = 14, "flows_evicted";
     /// ICMP errors that netpath itself sent to a container.
     Answered = 15, "answered";

@@ -55,7 +55,7 @@ pub enum EndReason {
     Expired = 1,
     /// Its hop has another meaning: the container is gone.
     HopGone = 2,
-    /// It made room for a new flow: it had ended, or was half open, closed or unanswered.
+    /// It made room for a new flow: it had ended, or was half open, closed, unanswered, or no stream.
     Evicted = 3,
     /// Somebody removed it.
     Removed = 4,

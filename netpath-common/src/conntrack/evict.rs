@@ -1,11 +1,11 @@
-//! Making room in a full table: a new flow takes the place of one that is half open, closed or unanswered, never of one
-//! that is open.
+//! Making room in a full table: a new flow takes the place of one that is half open, closed, unanswered, or a question by
+//! UDP that has had its answer, never of one that is open.
 //!
 //! A hash map can't be searched from a packet. So the key of every new flow is also written into a table of recent keys,
 //! at a place that its hash gives; when the flow table is full, a few places of that are looked at. Under a flood of
 //! half-open connections nearly every place holds one of them.
 
-use super::{NewFlow, end, is_silent, standing};
+use super::{EXPENDABLE, EXPIRED, MAKES_ROOM, NewFlow, end, is_silent, standing};
 use crate::{
     abi::{EndReason, FlowKey},
     nat::port::Candidates,
@@ -31,23 +31,25 @@ pub(super) fn make_room<T: Tables>(tables: &mut T, hash: u32, now_ns: u64) -> bo
     false
 }
 
-/// Whom an eviction leaves alone, though it is expendable.
+/// Whom an eviction leaves alone. Room in the table is everybody's, and an answered question may make it; a port is one
+/// container's, and only who is expendable loses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 enum Spare {
-    /// Nobody.
-    Nobody,
+    /// Nobody: the table is full. The number: how a pair must stand to be ended.
+    Nobody = EXPIRED | MAKES_ROOM,
     /// Who was answered, or opened, this very second: it may be in the middle of its handshake.
-    Fresh,
+    Fresh = EXPIRED | EXPENDABLE,
 }
 
-/// Ends the flow with this key if it is expendable.
+/// Ends the flow with this key if there are grounds for it.
 #[inline(never)]
 fn evict<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64, spare: Spare) -> bool {
     let Some(entry) = tables.flow(key) else { return false };
     if spare == Spare::Fresh && !is_silent(&tables.load(entry), now_ns) {
         return false;
     }
-    if standing(tables, entry, key.protocol, now_ns) == 0 {
+    if standing(tables, entry, key.protocol, now_ns) & spare as u32 == 0 {
         return false;
     }
     end(tables, key, entry, EndReason::Evicted, now_ns);

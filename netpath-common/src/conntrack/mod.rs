@@ -111,9 +111,11 @@ pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now
 const EXPIRED: u32 = 1;
 /// The pair is half open, closed or unanswered.
 const EXPENDABLE: u32 = 2;
+/// The pair may make room when the table is full.
+const MAKES_ROOM: u32 = 4;
 
-/// How a pair stands: [`EXPIRED`], [`EXPENDABLE`]. The one place that looks at both directions, in one register: see
-/// [`crate::forward::Fate`].
+/// How a pair stands: [`EXPIRED`], [`EXPENDABLE`], [`MAKES_ROOM`]. The one place that looks at both directions, in one
+/// register: see [`crate::forward::Fate`].
 #[inline(never)]
 fn standing<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> u32 {
     let flow = tables.load(entry);
@@ -134,7 +136,9 @@ fn standing<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -
     // A packet may have come up to an interval later than is written.
     let timeout_ns = u64::from(tables.timeout_s(state)) * SECOND_NS + TOUCH_INTERVAL_NS;
     let is_expired = now_ns.saturating_sub(last_seen_ns) >= timeout_ns;
-    (if is_expired { EXPIRED } else { 0 }) | (if state.is_expendable() { EXPENDABLE } else { 0 })
+    (if is_expired { EXPIRED } else { 0 })
+        | (if state.is_expendable() { EXPENDABLE } else { 0 })
+        | (if state.may_make_room() { MAKES_ROOM } else { 0 })
 }
 
 /// Ends a flow: both entries go.

@@ -65,8 +65,7 @@ impl PairState {
         }
     }
 
-    /// Whether a pair in this state may make room for a new one when the table is full: it is half open, closed, or
-    /// nobody has answered.
+    /// Whether a pair in this state may give way to a new one: it is half open, closed, or nobody has answered.
     #[inline(always)]
     #[must_use]
     pub const fn is_expendable(self) -> bool {
@@ -86,6 +85,16 @@ impl PairState {
             | Self::UdpStream
             | Self::OtherReplied => false,
         }
+    }
+
+    /// Whether a pair in this state may make room for a new one when the table is full, though not for the sake of a
+    /// port: it is expendable, or a question that has had its answer. Otherwise questions with forged senders would fill
+    /// the table by way of any server that answers. As with nf_conntrack, whose entry stands safe ("assured") once the
+    /// conversation is a stream.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_make_room(self) -> bool {
+        self.is_expendable() || matches!(self, Self::UdpReplied)
     }
 }
 

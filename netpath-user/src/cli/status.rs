@@ -13,7 +13,7 @@ use super::{
 use crate::{
     control::ClientError,
     report::{DockerStatus, HostAccessStatus},
-    status::Status,
+    status::{Flows, Status},
 };
 
 /// What there is to say of Docker before the daemon's first round.
@@ -118,13 +118,18 @@ fn overview(status: &Status) -> String {
         let mode = if status.mode.is_empty() { "not known yet" } else { &status.mode };
         lines.extend([
             ("Mode:", mode.to_owned()),
-            ("Flows:", format!("{} of {}", status.flows.used, status.flows.capacity)),
+            ("Flows:", flows(&status.flows)),
             ("Ports:", format!("{} published", status.published_ports)),
             ("Host:", host_access(status)),
             ("Drops:", format!("{} packets", status.drops.values().sum::<u64>())),
         ]);
     }
     lines.iter().map(|(label, value)| format!("  {label:<9}{value}\n")).collect()
+}
+
+fn flows(flows: &Flows) -> String {
+    let warning = if flows.nearly_full { ", NEARLY FULL: see `netpath ct stats`" } else { "" };
+    format!("{} of {}{warning}", flows.used, flows.capacity)
 }
 
 fn daemon(status: &Status) -> String {
@@ -223,7 +228,7 @@ mod tests {
     use anyhow::anyhow;
     use serde_json::json;
 
-    use super::{Exit, NothingAttached, Outcome, judge, table};
+    use super::{Exit, NothingAttached, Outcome, flows, judge, table};
     use crate::{
         control::ClientError,
         dataplane::PinsError,
@@ -334,7 +339,7 @@ mod tests {
             endpoints: vec![endpoint],
             published_ports: 3,
             host_access: HostAccessStatus { attached: true, error: None },
-            flows: Flows { used: 2, capacity: 1024 },
+            flows: Flows::new(2, 1024),
             traffic: [("masquerade_out", 3), ("local", 0)]
                 .map(|(name, packets)| (name.to_owned(), Traffic { packets, bytes: packets * 1500 }))
                 .into(),
@@ -402,6 +407,13 @@ no_flow   4
         let json = serde_json::to_value(Status::default()).unwrap();
         assert_eq!(json["attached"], json!(false));
         assert_eq!(json["daemon"], json!({"running": false, "pid": null, "version": null, "pin_dir": null}));
-        assert_eq!(json["flows"], json!({"used": 0, "capacity": 0}));
+        assert_eq!(json["flows"], json!({"used": 0, "capacity": 0, "nearly_full": false}));
+    }
+
+    #[test]
+    fn a_nearly_full_table_is_shown_as_such() {
+        assert_eq!(flows(&Flows::new(899, 1000)), "899 of 1000");
+        assert_eq!(flows(&Flows::new(900, 1000)), "900 of 1000, NEARLY FULL: see `netpath ct stats`");
+        assert_eq!(flows(&Flows::new(0, 0)), "0 of 0");
     }
 }

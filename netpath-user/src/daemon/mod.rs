@@ -16,15 +16,19 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::core::Core;
+use self::{
+    core::Core,
+    fill::{Fill, Notice},
+};
 use crate::{
-    dataplane::{self, Kernel, XdpChoice},
+    dataplane::{self, Collected, Kernel, XdpChoice},
     desired::{
         build::{Wishes, Xdp},
         host::HostModel,
         uplinks::UplinkChoice,
     },
     report::DaemonStatus,
+    status::Flows,
     watch::{
         News,
         docker::{Watcher, socket_from_environment},
@@ -36,6 +40,7 @@ use crate::{
 mod core;
 mod engine;
 mod failures;
+mod fill;
 mod handover;
 mod journal;
 mod status;
@@ -104,7 +109,7 @@ pub async fn run(
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
     let core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
     let pin_dir = options.dataplane.pin_dir;
-    let mut daemon = Daemon { core, reports, collect_entries, pin_dir, collector_error: None };
+    let mut daemon = Daemon { core, reports, collect_entries, pin_dir, collector_error: None, fill: Fill::default() };
     daemon.run(Sources::new(news)?, stop).await;
     Ok(())
 }
@@ -188,6 +193,7 @@ struct Daemon {
     collect_entries: usize,
     pin_dir: PathBuf,
     collector_error: Option<String>,
+    fill: Fill,
 }
 
 impl Daemon {
@@ -226,12 +232,30 @@ impl Daemon {
 
     /// A failing collector is logged when it begins to fail, not four times a second.
     fn collect(&mut self) {
-        let error = self.core.engine.collect(self.collect_entries).err().map(|error| format!("{error:#}"));
+        let collected = self.core.engine.collect(self.collect_entries);
+        if let Ok(Collected { left: Some(used), .. }) = collected {
+            self.tell_fill(used);
+        }
+        let error = collected.err().map(|error| format!("{error:#}"));
         if let Some(error) = &error
             && self.collector_error.is_none()
         {
             error!(error, "flows that have ended can't be removed; the flow table may fill up");
         }
         self.collector_error = error;
+    }
+
+    fn tell_fill(&mut self, used: u64) {
+        let capacity = u64::from(self.core.engine.pins().flows_capacity());
+        match self.fill.learn(&Flows::new(used, capacity)) {
+            Some(Notice::NearlyFull) => warn!(
+                used,
+                capacity,
+                "the flow table is nearly full; when it is, half-open, closed and unanswered flows and short UDP \
+                 exchanges make room, and new ones are refused if there are none; see `netpath ct stats`, and --flows-max for a larger table"
+            ),
+            Some(Notice::Relieved) => info!(used, capacity, "the flow table has room again"),
+            None => {}
+        }
     }
 }

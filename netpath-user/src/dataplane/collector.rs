@@ -21,6 +21,8 @@ pub struct Collected {
     pub scanned: u64,
     /// Flows that were deleted.
     pub deleted: u64,
+    /// Flows that a sweep of the whole table has left; absent until its last slice.
+    pub left: Option<u64>,
 }
 
 impl Kernel {
@@ -42,10 +44,15 @@ impl Kernel {
                 candidates.push(*key);
             }
         }
-        let mut collected = Collected { scanned: entries.len() as u64, deleted: 0 };
+        let mut collected = Collected { scanned: entries.len() as u64, deleted: 0, left: None };
         let program = attach::classifier(&mut self.ebpf, program::COLLECT)?;
         collected.deleted = remover::run(program, &candidates).context("the collector's program failed")?;
+        self.swept.scanned += collected.scanned;
+        self.swept.deleted += collected.deleted;
         if next.is_none() {
+            // Each flow has two entries.
+            collected.left = Some((self.swept.scanned / 2).saturating_sub(self.swept.deleted));
+            self.swept = Collected::default();
             self.collect_handover(now_ns)?;
         }
         Ok(collected)

@@ -19,7 +19,7 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 26] = [
     Tool { program: "dockerd", packages: &["docker.io"] },
     // Newer releases part the client from the daemon.
     Tool { program: "docker", packages: &["docker-cli", "docker.io"] },
@@ -38,10 +38,27 @@ const TOOLS: [Tool; 16] = [
     // libFuzzer is C++.
     Tool { program: "c++", packages: &["g++"] },
     Tool { program: "nsenter", packages: &["util-linux"] },
+    // What people run through netpath, as the tests do: packages that bring no service.
+    Tool { program: "curl", packages: &["curl"] },
+    Tool { program: "dig", packages: &["bind9-dnsutils"] },
+    Tool { program: "dnsmasq", packages: &["dnsmasq-base"] },
+    Tool { program: "nghttpd", packages: &["nghttp2-server"] },
+    Tool { program: "openssl", packages: &["openssl"] },
+    Tool { program: "traceroute", packages: &["traceroute"] },
+    Tool { program: "mtr", packages: &["mtr-tiny"] },
+    Tool { program: "redis-benchmark", packages: &["redis-tools"] },
+    Tool { program: "tsctp", packages: &["libusrsctp-examples"] },
+    Tool { program: PYFTPDLIB, packages: &["python3-pyftpdlib"] },
 ];
 
 /// It must be the static one: it is all there is in a container of the lab.
 const BUSYBOX: &str = "busybox";
+
+/// A module, which `python3 -m` runs: it has no program.
+const PYFTPDLIB: &str = "pyftpdlib";
+
+/// Where packages put Python's modules.
+const PYTHON_MODULES: &str = "usr/lib/python3/dist-packages";
 
 /// Finds all of them, or installs those that are missing.
 pub(super) fn ensure(apt: &mut Apt, steps: &mut Steps) -> Result<()> {
@@ -83,7 +100,11 @@ fn missing(root: &Path) -> Vec<&'static Tool> {
 }
 
 fn find_under(root: &Path, program: &str) -> Option<PathBuf> {
-    let dirs = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin"].map(|dir| root.join(dir));
+    if program == PYFTPDLIB {
+        return Some(root.join(PYTHON_MODULES).join(program).join("__main__.py")).filter(|file| file.is_file());
+    }
+    let dirs = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin", "usr/lib/usrsctp"]
+        .map(|dir| root.join(dir));
     Machine::program_in(&dirs.each_ref().map(PathBuf::as_path), program)
 }
 
@@ -130,6 +151,7 @@ mod tests {
         {
             install(root.path(), &format!("{dir}/{}", tool.program), "program");
         }
+        install(root.path(), &format!("{PYTHON_MODULES}/{PYFTPDLIB}/__main__.py"), "module");
         assert!(missing(root.path()).is_empty());
     }
 

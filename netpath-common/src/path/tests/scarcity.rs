@@ -22,26 +22,36 @@ fn answer_to(summary: Summary) -> Summary {
     Summary { destination: Model::HOST, ..reversed(summary) }
 }
 
+/// Opens a flow and makes it a stream: packets in both directions, over more than two seconds.
+fn open_stream(model: &mut Model, flow: Summary) {
+    for now_s in [0, 3] {
+        _ = outbound(model, CLIENT_IFINDEX, now_s, &mut build(flow, Kind::Udp, b""));
+        _ = inbound(model, now_s, &mut build(answer_to(flow), Kind::Udp, b""));
+    }
+}
+
 #[test]
-fn a_flood_of_unanswered_flows_makes_room_for_itself_and_open_ones_stay() {
-    let mut model = Model::host(Mode::Takeover);
-    model.flows_max = 64;
-    let open: Vec<_> = (1..=8).map(from_port).collect();
-    for flow in &open {
-        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(*flow, Kind::Udp, b""));
-        _ = inbound(&mut model, 1, &mut build(answer_to(*flow), Kind::Udp, b""));
+fn a_flood_makes_room_for_itself_and_open_flows_stay() {
+    for is_answered in [false, true] {
+        let mut model = Model::host(Mode::Takeover);
+        model.flows_max = 64;
+        let open: Vec<_> = (1..=8).map(from_port).collect();
+        open.iter().for_each(|flow| open_stream(&mut model, *flow));
+        let mut refused = 0;
+        for flow in (1000..2000).map(from_port) {
+            let fate = outbound(&mut model, CLIENT_IFINDEX, 3, &mut build(flow, Kind::Udp, b""));
+            refused += u32::from(fate.drop_reason().is_some());
+            if is_answered {
+                _ = inbound(&mut model, 3, &mut build(answer_to(flow), Kind::Udp, b""));
+            }
+        }
+        for flow in &open {
+            let fate = inbound(&mut model, 3, &mut build(answer_to(*flow), Kind::Udp, b""));
+            assert_eq!(fate.path(), Some(PathCount::MasqueradeIn), "an open flow is never pushed out");
+        }
+        assert!(refused < 100, "of 1000 flows {refused} found no room, answered: {is_answered}");
+        assert!(model.counted(PathCount::FlowsEvicted) > 800);
     }
-    let mut refused = 0;
-    for port in 1000..2000 {
-        let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(from_port(port), Kind::Udp, b""));
-        refused += u32::from(fate.drop_reason().is_some());
-    }
-    for flow in &open {
-        let fate = inbound(&mut model, 1, &mut build(answer_to(*flow), Kind::Udp, b""));
-        assert_eq!(fate.path(), Some(PathCount::MasqueradeIn), "an answered flow is never pushed out");
-    }
-    assert!(refused < 100, "of 1000 flows {refused} found no room");
-    assert!(model.counted(PathCount::FlowsEvicted) > 800);
 }
 
 #[test]
@@ -49,10 +59,9 @@ fn a_table_full_of_open_flows_takes_no_more_and_says_so() {
     let mut model = Model::host(Mode::Takeover);
     model.flows_max = 16;
     for flow in (1..=8).map(from_port) {
-        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(flow, Kind::Udp, b""));
-        _ = inbound(&mut model, 1, &mut build(answer_to(flow), Kind::Udp, b""));
+        open_stream(&mut model, flow);
     }
-    let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(from_port(9), Kind::Udp, b""));
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 3, &mut build(from_port(9), Kind::Udp, b""));
     assert_eq!(fate.drop_reason(), Some(DropReason::FlowTableFull));
     assert_eq!(model.flows.len(), 16);
 }
