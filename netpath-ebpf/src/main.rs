@@ -20,7 +20,7 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, TcContext, XdpContext},
 };
-use netpath_common::path::{early::early, from_container, from_host, from_wire};
+use netpath_common::path::{early::early, from_container, from_host, from_host_to_wire, from_wire};
 
 use crate::{
     kernel::clock,
@@ -64,6 +64,20 @@ fn np_uplink(context: TcContext) -> i32 {
     }
     held::release(&context, headers, arrival.now_ns);
     verdict::tc(&packet, fate)
+}
+
+/// tc egress on an uplink: the host's own packets to the world.
+#[classifier]
+fn np_egress(context: TcContext) -> i32 {
+    if packet::tc::is_forwarded(&context) {
+        return verdict::next();
+    }
+    let mut packet = TcPacket::new(&context);
+    let Some(headers) = scratch::headers().filter(|_| packet.is_ours()) else { return verdict::next() };
+    let mut tables = KernelTables::new(context.skb.skb.cast());
+    let arrival = clock::arrival(&context);
+    let fate = from_host_to_wire::from_host_to_wire(&mut packet, &mut tables, headers, &arrival);
+    verdict::egress(&packet, fate)
 }
 
 /// tc ingress on the host side of a container's veth: packets from the container.

@@ -32,6 +32,7 @@ mod system {
     pub(crate) mod mtu;
     pub(crate) mod nat;
     pub(crate) mod options;
+    pub(crate) mod own;
     pub(crate) mod published;
     pub(crate) mod reach;
 }
@@ -46,6 +47,7 @@ const THEMES: &[&[Case]] = &[
     system::errors::CASES,
     system::mtu::CASES,
     system::nat::CASES,
+    system::own::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,

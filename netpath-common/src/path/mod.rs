@@ -8,6 +8,7 @@ pub mod early;
 mod fragments;
 pub mod from_container;
 pub mod from_host;
+pub mod from_host_to_wire;
 pub mod from_loopback;
 pub mod from_socket;
 pub mod from_wire;
@@ -23,13 +24,17 @@ use crate::{
     abi::{Address, Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
-    forward::{self, Fate, Verdict},
+    forward::{self, Fate, Forward, Verdict},
     nat::apply,
     packet::Packet,
     parse::{Fragment, Headers, NetworkLayer, Transport, parse},
     tables::{Arrival, Tables},
     wire::tcp,
 };
+
+/// The interface by which packets of the host's own come in: the loopback interface, whose number is 1 in every network
+/// namespace. Nobody else can send a packet of their flows.
+const HOST_IFINDEX: u32 = 1;
 
 /// Whether an address is of 127.0.0.0/8.
 #[inline(always)]
@@ -151,15 +156,19 @@ fn generation<T: Tables>(tables: &T, hop: u32) -> u16 {
     }
 }
 
-/// Translates a packet and sends it towards its hop.
+/// Translates a packet and sends it towards its hop. What is the host's own goes on where it is going anyway.
 ///
 /// # Errors
 ///
 /// [`DropReason::RewriteFailed`], [`DropReason::HopGone`].
 #[inline(always)]
 fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) -> Result<Verdict, DropReason> {
-    apply::network_header(packet, headers, flow)?;
-    let forward = forward::towards(packet, hop)?;
+    let forward = if flow.kind() == FlowKind::Host {
+        Forward::Kernel
+    } else {
+        apply::network_header(packet, headers, flow)?;
+        forward::towards(packet, hop)?
+    };
     apply::transport_header(packet, headers, flow)?;
     let path = match (flow.kind(), flow.direction()) {
         (FlowKind::Masquerade, Direction::Original) => PathCount::MasqueradeOut,
@@ -167,6 +176,8 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Published, Direction::Original) => PathCount::PublishedIn,
         (FlowKind::Published, Direction::Reply) => PathCount::PublishedOut,
         (FlowKind::Hairpin, _) => PathCount::Hairpin,
+        (FlowKind::Host, Direction::Original) => PathCount::HostOut,
+        (FlowKind::Host, Direction::Reply) => PathCount::HostIn,
     };
     Ok(Verdict { forward, path })
 }
@@ -191,7 +202,7 @@ fn kernel_must_answer<T: Tables>(
     let leaves_host = hop.kind == HopKind::Uplink as u8;
     let dying = headers.ttl <= 1;
     let too_big = leaves_host && headers.wire_len(packet) > hop.mtu;
-    if !dying && !too_big {
+    if !dying && !too_big || flow.kind() == FlowKind::Host {
         return Ok(None);
     }
     let answer = Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 mod fragments;
 mod hairpin;
 mod lifetimes;
+mod own;
 mod protocols;
 mod scarcity;
 mod tcp_states;
