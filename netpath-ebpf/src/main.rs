@@ -20,7 +20,11 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, TcContext, XdpContext},
 };
-use netpath_common::path::{early::early, from_container, from_host, from_host_to_wire, from_wire};
+use netpath_common::{
+    forward::Fate,
+    parse::Headers,
+    path::{early::early, from_container, from_host, from_host_to_wire, from_wire},
+};
 
 use crate::{
     kernel::clock,
@@ -57,13 +61,18 @@ fn np_uplink(context: TcContext) -> i32 {
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
-    let arrival = clock::arrival(&context);
-    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &arrival);
+    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &clock::arrival(&context));
+    with_held(&context, &packet, headers, fate)
+}
+
+/// The verdict at an ingress where fragments are held; this one may be what others wait for.
+#[inline(always)]
+fn with_held(context: &TcContext, packet: &TcPacket<'_>, headers: &Headers, fate: Fate) -> i32 {
     if fate.is_held() {
-        return verdict::held(&packet, held::hold(&context, headers, arrival.now_ns) != 0);
+        return verdict::held(packet, held::hold(context, headers) != 0);
     }
-    held::release(&context, headers, arrival.now_ns);
-    verdict::tc(&packet, fate)
+    held::release(context, headers);
+    verdict::tc(packet, fate)
 }
 
 /// tc egress on an uplink: the host's own packets to the world.
@@ -90,7 +99,7 @@ fn np_container(context: TcContext) -> i32 {
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
     let fate = from_container::from_container(&mut packet, &mut tables, headers, &clock::arrival(&context));
-    verdict::tc(&packet, fate)
+    with_held(&context, &packet, headers, fate)
 }
 
 /// tc egress on a bridge: packets from the host to its containers.

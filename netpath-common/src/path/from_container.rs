@@ -43,6 +43,9 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
     if fate.is_decided() {
         return fate;
     }
+    if headers.transport == Transport::Unknown && is_from_own_address(tables, headers, arrival) {
+        return Fate::held();
+    }
     if let Some(published) = published(tables, headers) {
         let fate = hairpin(tables, headers, &published, arrival);
         return answer(packet, tables, headers, arrival, fate);
@@ -52,6 +55,12 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
     }
     let fate = masquerade(tables, headers, arrival);
     answer(packet, tables, headers, arrival, fate)
+}
+
+/// Whether the packet's source is the address of the container behind the veth. A frame of its own on the BPF stack.
+#[inline(never)]
+fn is_from_own_address<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
+    tables.endpoint(headers.key.source).is_some_and(|source| source.ifindex == arrival.ifindex)
 }
 
 /// Tells the container when its flow can't be opened, so that it doesn't wait for nothing.
