@@ -3,7 +3,7 @@
 use super::{
     end_leftover, generation, icmp_error, leave, may_open,
     published::{is_translatable, published},
-    with_flow,
+    too_big, with_flow,
 };
 use crate::{
     abi::{Address, Endpoint, FlowKind, PathCount, Published, Uplink},
@@ -249,6 +249,8 @@ fn try_masquerade<T: Tables>(
     };
     match way_out(tables, headers, &source, &mut new) {
         WayOut::Uplink => {}
+        // It ends here too.
+        WayOut::TooBig => return too_big(mode, headers).map(Some),
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }
@@ -262,6 +264,8 @@ fn try_masquerade<T: Tables>(
 enum WayOut {
     /// An uplink; the new flow has its hop and its address.
     Uplink,
+    /// An uplink that is too small for the packet.
+    TooBig,
     /// None: the kernel knows what to answer.
     Kernel,
     /// An interface that netpath doesn't translate for.
@@ -286,9 +290,10 @@ fn way_out<T: Tables>(tables: &T, headers: &Headers, source: &Endpoint, new: &mu
     } else {
         masquerade
     };
+    let Some(hop) = tables.hop(uplink.hop) else { return WayOut::NotAnUplink };
     new.original.hop = uplink.hop;
-    new.original.hop_generation = generation(tables, uplink.hop);
-    WayOut::Uplink
+    new.original.hop_generation = hop.generation;
+    if headers.wire_len > hop.mtu { WayOut::TooBig } else { WayOut::Uplink }
 }
 
 /// The address that a masqueraded flow leaves with: the one whose subnet holds the next hop, else the first.

@@ -124,7 +124,7 @@ fn try_known_flow<T: Tables>(
         conntrack::end(tables, &headers.key, entry, EndReason::Expired, arrival.now_ns);
         return Ok(None);
     }
-    if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
+    if let Some(verdict) = kernel_must_answer(tables, headers, &flow, &hop)? {
         return Ok(Some(verdict));
     }
     if conntrack::turns(headers, &flow) {
@@ -193,7 +193,6 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
 /// [`DropReason::TooBig`] or [`DropReason::TtlExpired`] where the kernel can't answer.
 #[inline(always)]
 fn kernel_must_answer<T: Tables>(
-    packet: &impl Packet,
     tables: &T,
     headers: &Headers,
     flow: &Flow,
@@ -201,19 +200,32 @@ fn kernel_must_answer<T: Tables>(
 ) -> Result<Option<Verdict>, DropReason> {
     let leaves_host = hop.kind == HopKind::Uplink as u8;
     let dying = headers.ttl <= 1;
-    let too_big = leaves_host && headers.wire_len(packet) > hop.mtu;
-    if !dying && !too_big || flow.kind() == FlowKind::Host {
+    let is_too_big = leaves_host && headers.wire_len > hop.mtu;
+    if !dying && !is_too_big || flow.kind() == FlowKind::Host {
         return Ok(None);
     }
     let answer = Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
     let takeover = tables.config().mode() == Mode::Takeover;
     match (leaves_host, dying) {
         (true, true) => answer,
-        (true, false) if !headers.may_fragment || takeover => answer,
-        (true, false) => Err(DropReason::TooBig),
+        (true, false) => too_big(tables.config().mode(), headers).map(Some),
         // Docker's rules know a published port; the answers to a masqueraded flow they don't.
         (false, _) if takeover && flow.kind() != FlowKind::Masquerade => answer,
         (false, _) => Err(DropReason::TtlExpired),
+    }
+}
+
+/// What becomes of a packet that is too big for the uplink.
+///
+/// # Errors
+///
+/// [`DropReason::TooBig`] where the kernel would send its fragments on untranslated.
+#[inline(always)]
+fn too_big(mode: Mode, headers: &Headers) -> Result<Verdict, DropReason> {
+    if headers.may_fragment {
+        leave(mode, PathCount::KernelAnswers, DropReason::TooBig)
+    } else {
+        Ok(Verdict::kernel(PathCount::KernelAnswers))
     }
 }
 
