@@ -47,15 +47,16 @@ pub(crate) fn hold(context: &TcContext, headers: &Headers) -> u32 {
 #[inline(always)]
 pub(crate) fn release(context: &TcContext, headers: &Headers) {
     if headers.fragment == Fragment::First {
-        let key = HeldKey { datagram: FragmentKey::of(headers), place: 0 };
-        if held::find(&key).is_some() {
-            release_slowly(context, headers);
-        }
+        release_slowly(context, headers);
     }
 }
 
 #[inline(never)]
 fn release_slowly(context: &TcContext, headers: &Headers) -> u32 {
+    let first = HeldKey { datagram: FragmentKey::of(headers), place: 0 };
+    if held::find(&first).is_none() {
+        return 0;
+    }
     let Some(aside) = held::aside() else { return 0 };
     if !load(context, aside) {
         return 0;
@@ -63,7 +64,7 @@ fn release_slowly(context: &TcContext, headers: &Headers) -> u32 {
     // SAFETY: the context is the kernel's own for the duration of the program.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
     let now_ns = clock::now_ns();
-    let datagram = FragmentKey::of(headers);
+    let datagram = first.datagram;
     let mut released = 0;
     let mut place = 0;
     while place < PLACES {

@@ -65,14 +65,16 @@ fn np_uplink(context: TcContext) -> i32 {
     with_held(&context, &packet, headers, fate)
 }
 
-/// The verdict at an ingress where fragments are held; this one may be what others wait for.
+/// The verdict at an ingress where fragments are held; this one may be what others wait for. Those go last: few verdicts
+/// are left for which the verifier looks at that.
 #[inline(always)]
 fn with_held(context: &TcContext, packet: &TcPacket<'_>, headers: &Headers, fate: Fate) -> i32 {
     if fate.is_held() {
         return verdict::held(packet, held::hold(context, headers) != 0);
     }
+    let action = verdict::tc(packet, fate);
     held::release(context, headers);
-    verdict::tc(packet, fate)
+    action
 }
 
 /// tc egress on an uplink: the host's own packets to the world.
