@@ -33,7 +33,7 @@ counted! {
     TtlExpired = 10, "ttl_expired";
     /// The protocol, or the kind of ICMP message, isn't translated.
     UnsupportedProtocol = 11, "unsupported_protocol";
-    /// A fragment whose first fragment wasn't seen (sole mode).
+    /// A fragment whose first fragment wasn't seen, and that could not be held.
     FragmentUnknown = 12, "fragment_unknown";
     /// An ICMP error of a container that quotes no flow.
     IcmpErrorUnrelated = 13, "icmp_error_unrelated";

@@ -82,6 +82,8 @@ pub struct Headers {
     pub transport: Transport,
     /// The IPv4 packet's length in bytes.
     pub total_len: u32,
+    /// The largest IPv4 packet that this one becomes on a wire, in bytes: itself, or one of its segments.
+    pub wire_len: u32,
     /// TCP: the sequence number, in host order.
     pub sequence: u32,
     /// TCP: the acknowledgement number, in host order; means something only with the flag ACK.
@@ -113,6 +115,10 @@ pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Result<NetworkLayer
     }
     *headers = parse_ipv4(packet)?;
     parse_transport(packet, headers)?;
+    let segment = packet.segment_payload_len();
+    if segment != 0 {
+        headers.wire_len = (headers.payload_at - ethernet::LEN) as u32 + segment;
+    }
     Ok(NetworkLayer::Ipv4)
 }
 
@@ -165,6 +171,7 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
         may_fragment: fragment & ipv4::DONT_FRAGMENT == 0,
         transport: Transport::Unknown,
         total_len,
+        wire_len: total_len,
         sequence: 0,
         acknowledgement: 0,
     })
@@ -299,6 +306,7 @@ impl Headers {
         may_fragment: false,
         transport: Transport::Unknown,
         total_len: 0,
+        wire_len: 0,
         sequence: 0,
         acknowledgement: 0,
     };
@@ -312,15 +320,5 @@ impl Headers {
         let syn = (flags & tcp::SYN != 0) as u32;
         let fin = (flags & tcp::FIN != 0) as u32;
         self.sequence.wrapping_add(payload).wrapping_add(syn).wrapping_add(fin)
-    }
-
-    /// The largest IPv4 packet that this one becomes on a wire, in bytes: itself, or one of its segments.
-    #[inline(always)]
-    #[must_use]
-    pub fn wire_len(&self, packet: &impl Packet) -> u32 {
-        match packet.segment_payload_len() {
-            0 => self.total_len,
-            payload => (self.payload_at - ethernet::LEN) as u32 + payload,
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! Fragments from the wire that overtook the first of their datagram: held as bytes in a map, and put back in front of the
-//! uplink when the first has come, so that they are looked at as if they came now.
+//! Fragments that overtook the first of their datagram: held as bytes in a map, and put back in front of the uplink or the
+//! container's veth when the first has come, so that they are looked at as if they came now.
 //!
 //! A program can't keep a packet, nor make one. So its bytes are copied, and later the first fragment lends its socket
 //! buffer: its own bytes are put aside, those of each held fragment take their place for a copy that goes back to the
-//! uplink, and at last its own return.
+//! interface, and at last its own return.
 
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM},
@@ -16,18 +16,19 @@ use netpath_common::{
     path::FRAGMENT_NS,
 };
 
-use crate::maps::held;
+use crate::{kernel::clock, maps::held};
 
 /// Fragments of one datagram that are held.
 const PLACES: u32 = 8;
 
 /// Holds a fragment. Gives whether there was room for it.
 #[inline(never)]
-pub(crate) fn hold(context: &TcContext, headers: &Headers, now_ns: u64) -> u32 {
+pub(crate) fn hold(context: &TcContext, headers: &Headers) -> u32 {
     let Some(aside) = held::aside() else { return 0 };
     if !load(context, aside) {
         return 0;
     }
+    let now_ns = clock::now_ns();
     aside.seen_ns = now_ns;
     let datagram = FragmentKey::of(headers);
     // A counter of its own: the verifier doesn't follow one inside a key.
@@ -44,24 +45,26 @@ pub(crate) fn hold(context: &TcContext, headers: &Headers, now_ns: u64) -> u32 {
 
 /// Lets the fragments go that wait for this one.
 #[inline(always)]
-pub(crate) fn release(context: &TcContext, headers: &Headers, now_ns: u64) {
+pub(crate) fn release(context: &TcContext, headers: &Headers) {
     if headers.fragment == Fragment::First {
-        let key = HeldKey { datagram: FragmentKey::of(headers), place: 0 };
-        if held::find(&key).is_some() {
-            release_slowly(context, headers, now_ns);
-        }
+        release_slowly(context, headers);
     }
 }
 
 #[inline(never)]
-fn release_slowly(context: &TcContext, headers: &Headers, now_ns: u64) -> u32 {
+fn release_slowly(context: &TcContext, headers: &Headers) -> u32 {
+    let first = HeldKey { datagram: FragmentKey::of(headers), place: 0 };
+    if held::find(&first).is_none() {
+        return 0;
+    }
     let Some(aside) = held::aside() else { return 0 };
     if !load(context, aside) {
         return 0;
     }
     // SAFETY: the context is the kernel's own for the duration of the program.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
-    let datagram = FragmentKey::of(headers);
+    let now_ns = clock::now_ns();
+    let datagram = first.datagram;
     let mut released = 0;
     let mut place = 0;
     while place < PLACES {

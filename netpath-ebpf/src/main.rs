@@ -22,8 +22,8 @@ use aya_ebpf::{
 };
 use netpath_common::{
     forward::Fate,
-    parse::NetworkLayer,
-    path::{early::early, express::express, from_container, from_host, from_wire},
+    parse::{Headers, NetworkLayer},
+    path::{early::early, express::express, from_container, from_host, from_host_to_wire, from_wire},
 };
 
 use crate::{
@@ -70,13 +70,34 @@ fn np_uplink(context: TcContext) -> i32 {
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
-    let arrival = clock::arrival(&context);
-    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &arrival);
+    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &clock::arrival(&context));
+    with_held(&context, &packet, headers, fate)
+}
+
+/// The verdict at an ingress where fragments are held; this one may be what others wait for. Those go last: few verdicts
+/// are left for which the verifier looks at that.
+#[inline(always)]
+fn with_held(context: &TcContext, packet: &TcPacket<'_>, headers: &Headers, fate: Fate) -> i32 {
     if fate.is_held() {
-        return verdict::held(&packet, held::hold(&context, headers, arrival.now_ns) != 0);
+        return verdict::held(packet, held::hold(context, headers) != 0);
     }
-    held::release(&context, headers, arrival.now_ns);
-    verdict::tc(&packet, fate)
+    let action = verdict::tc(packet, fate);
+    held::release(context, headers);
+    action
+}
+
+/// tc egress on an uplink: the host's own packets to the world.
+#[classifier]
+fn np_egress(context: TcContext) -> i32 {
+    if packet::tc::is_forwarded(&context) {
+        return verdict::next();
+    }
+    let mut packet = TcPacket::new(&context);
+    let Some(headers) = scratch::headers().filter(|_| packet.is_ours()) else { return verdict::next() };
+    let mut tables = KernelTables::new(context.skb.skb.cast());
+    let arrival = clock::arrival(&context);
+    let fate = from_host_to_wire::from_host_to_wire(&mut packet, &mut tables, headers, &arrival);
+    verdict::egress(&packet, fate)
 }
 
 /// tc ingress on the host side of a container's veth: packets from the container.
@@ -89,7 +110,7 @@ fn np_container(context: TcContext) -> i32 {
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
     let fate = from_container::from_container(&mut packet, &mut tables, headers, &clock::arrival(&context));
-    verdict::tc(&packet, fate)
+    with_held(&context, &packet, headers, fate)
 }
 
 /// tc egress on a bridge: packets from the host to its containers.

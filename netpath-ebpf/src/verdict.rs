@@ -1,6 +1,6 @@
 //! From the packet path's answer to the kernel's action. The only place that counts verdicts and knows the codes.
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use netpath_common::{
     abi::PathCount,
     drop::DropReason,
@@ -38,6 +38,29 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
         Forward::OutOfUplink { ifindex } => redirect::by_neighbour(ifindex),
         Forward::Out { ifindex } => redirect::out_of(ifindex),
     }
+}
+
+/// The action for a packet that leaves by an uplink: programs and filters of others come next. What isn't netpath's isn't
+/// counted.
+#[inline(always)]
+pub(crate) fn egress(packet: &TcPacket<'_>, fate: Fate) -> i32 {
+    #[cfg(feature = "trace")]
+    packet.log(fate);
+    if !fate.is_decided() {
+        return next();
+    }
+    if fate.forward().is_none() {
+        counters::dropped(fate.counter());
+        return TC_ACT_SHOT;
+    }
+    counters::took(fate.counter(), packet.len());
+    next()
+}
+
+/// The action for a packet that is left to the programs and filters of others.
+#[inline(always)]
+pub(crate) const fn next() -> i32 {
+    TC_ACT_UNSPEC
 }
 
 /// The action for a fragment that was to be held: its buffer isn't needed any more.

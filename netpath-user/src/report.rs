@@ -77,6 +77,8 @@ pub struct UplinkStatus {
     pub addresses: Vec<String>,
     /// How `np_uplink` is attached, `tcx` or `clsact`; absent: it isn't.
     pub hook: Option<String>,
+    /// How `np_egress` is attached, `tcx` or `clsact`; absent: it isn't.
+    pub egress: Option<String>,
     /// How `np_xdp_uplink` is attached, `native` or `generic`; absent: it isn't.
     pub xdp_mode: Option<String>,
 }

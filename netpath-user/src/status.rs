@@ -262,6 +262,7 @@ fn uplinks(pinned: &[(u32, abi::Uplink)], attachments: &[AttachmentReport]) -> V
                 })
                 .collect(),
             hook: mechanism(attachments, ifindex, Hook::Uplink).map(|attachment| attachment.mechanism.to_owned()),
+            egress: mechanism(attachments, ifindex, Hook::Egress).map(|attachment| attachment.mechanism.to_owned()),
             xdp_mode: mechanism(attachments, ifindex, Hook::XdpUplink)
                 .and_then(|attachment| attachment.xdp_mode.map(str::to_owned)),
         })

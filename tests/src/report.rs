@@ -45,6 +45,8 @@ pub struct Uplink {
     pub name: String,
     /// `tcx` or `clsact`.
     pub hook: Option<String>,
+    /// The same of the program at egress.
+    pub egress: Option<String>,
     /// `native` or `generic`; none when no XDP program is attached.
     pub xdp_mode: Option<String>,
 }

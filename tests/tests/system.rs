@@ -34,6 +34,7 @@ mod system {
     pub(crate) mod mtu;
     pub(crate) mod nat;
     pub(crate) mod options;
+    pub(crate) mod own;
     pub(crate) mod programs;
     pub(crate) mod protocols;
     pub(crate) mod published;
@@ -54,6 +55,7 @@ const THEMES: &[&[Case]] = &[
     system::programs::CASES,
     system::stale::CASES,
     system::protocols::CASES,
+    system::own::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,

@@ -55,6 +55,10 @@ counted! {
     FlowsRemoved = 17, "flows_removed";
     /// Events of flows that a listener missed because the ring buffer was full.
     EventsLost = 18, "events_lost";
+    /// Host to world, source port translated because a container's flow holds it.
+    HostOut = 19, "host_out";
+    /// World to host, answer to such a flow.
+    HostIn = 20, "host_in";
 }
 
 impl PathCount {

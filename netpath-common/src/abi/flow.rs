@@ -73,7 +73,7 @@ abi! {
         pub role: u8,
         /// The interface that packets of this direction must come in by; 0: any.
         pub ingress_ifindex: u32,
-        /// The Docker network of the container: [`super::Endpoint::network`].
+        /// The Docker network of the container: [`super::Endpoint::network`]; 0: a flow of the host's own.
         pub network: u16,
         /// Zero.
         pub reserved: u16,
@@ -105,6 +105,8 @@ pub enum FlowKind {
     /// A container reaches a published port by one of the host's addresses; the destination becomes the other
     /// container's, and the source the gateway's where both are the same container.
     Hairpin = 2,
+    /// The host itself reaches the world with a tuple that a container's flow holds; its source port becomes another.
+    Host = 3,
 }
 
 impl FlowKind {
@@ -115,6 +117,7 @@ impl FlowKind {
             Self::Masquerade => "masquerade",
             Self::Published => "published",
             Self::Hairpin => "hairpin",
+            Self::Host => "host",
         }
     }
 }
@@ -140,9 +143,11 @@ impl Flow {
     pub const fn kind(&self) -> FlowKind {
         const PUBLISHED: u8 = FlowKind::Published as u8;
         const HAIRPIN: u8 = FlowKind::Hairpin as u8;
+        const HOST: u8 = FlowKind::Host as u8;
         match self.role >> 1 & 7 {
             PUBLISHED => FlowKind::Published,
             HAIRPIN => FlowKind::Hairpin,
+            HOST => FlowKind::Host,
             _ => FlowKind::Masquerade,
         }
     }

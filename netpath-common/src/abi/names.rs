@@ -73,6 +73,8 @@ pub mod program {
     pub const XDP_GENERIC: &str = "np_xdp_generic";
     /// tc ingress on an uplink: packets from the wire.
     pub const UPLINK: &str = "np_uplink";
+    /// tc egress on an uplink: the host's own packets to the world.
+    pub const EGRESS: &str = "np_egress";
     /// tc ingress on the host side of a container's veth: packets from the container.
     pub const CONTAINER: &str = "np_container";
     /// tc egress on a bridge: packets from the host to its containers.

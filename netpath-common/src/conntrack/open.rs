@@ -102,7 +102,7 @@ pub fn open<T: Tables>(
 /// Opens the flow with the source port that it has been given.
 #[inline(always)]
 fn try_port<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, arrival: &Arrival) -> Result<(), InsertError> {
-    let hides_source = new.translated.source != headers.key.source;
+    let hides_source = new.translated.source != headers.key.source || new.kind == FlowKind::Host;
     if hides_source && is_reserved(tables, &new.translated, arrival.now_ns) {
         return Err(InsertError::Exists);
     }

@@ -4,12 +4,13 @@ use std::vec;
 
 use super::{Model, sums};
 use crate::{
-    abi::{FlowKey, Mode},
+    abi::{FlowKey, Mode, PathCount},
     conntrack,
     forward::{Fate, Forward},
     parse::{Headers, NetworkLayer},
     path::{
-        early::early, express::express, from_container::from_container, from_host::from_host, from_wire::from_wire,
+        early::early, express::express, from_container::from_container, from_host::from_host,
+        from_host_to_wire::from_host_to_wire, from_wire::from_wire,
     },
     tables::Arrival,
 };
@@ -42,11 +43,12 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
     let mut packet = frame;
     let mut headers = Headers::EMPTY;
     let arrival = |ifindex| Arrival { ifindex, now_ns };
-    match way % 5 {
+    match way % 6 {
         0 => from_wire(&mut packet, model, &mut headers, &arrival(Model::UPLINK)),
         1 => from_container(&mut packet, model, &mut headers, &arrival(12)),
         2 => from_container(&mut packet, model, &mut headers, &arrival(13)),
         3 => from_host(&mut packet, model, &arrival(Model::BRIDGE)),
+        4 => from_host_to_wire(&mut packet, model, &mut headers, &arrival(Model::UPLINK)),
         _ => match early(&packet, model, &mut headers) {
             Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &headers, &arrival(Model::UPLINK)),
             Ok(NetworkLayer::Other) => Fate::UNDECIDED,
@@ -56,7 +58,10 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
 }
 
 fn check_frame(fate: Fate, before: &[u8], after: &[u8]) {
-    let rewritten = matches!(fate.forward(), Some(Forward::IntoContainer { .. } | Forward::OutOfUplink { .. }));
+    // The host's own goes the kernel's way, translated.
+    let of_host = matches!(fate.path(), Some(PathCount::HostOut | PathCount::HostIn | PathCount::IcmpError));
+    let rewritten =
+        of_host || matches!(fate.forward(), Some(Forward::IntoContainer { .. } | Forward::OutOfUplink { .. }));
     assert!(
         rewritten || before == after || fate.drop_reason().is_some(),
         "{fate:?} changed a frame it leaves to others"
@@ -113,12 +118,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
         input(&[
             (1, udp(web, Model::REMOTE, [0x13, 0x88, 0, 53])),
             (0, udp(Model::REMOTE, Model::HOST, [0, 53, 0x13, 0x88])),
+            (4, udp(Model::HOST, Model::REMOTE, [0x13, 0x88, 0, 53])),
         ]),
         input(&[
             (0, udp(Model::REMOTE, Model::HOST, [0x17, 0x70, 0x1f, 0x90])),
             (1, udp(web, Model::REMOTE, [0, 80, 0x17, 0x70])),
         ]),
-        input(&[(3, udp(Model::GATEWAY, web, [0, 1, 0, 2])), (4, udp(Model::REMOTE, web, [0, 1, 0, 2]))]),
+        input(&[(3, udp(Model::GATEWAY, web, [0, 1, 0, 2])), (5, udp(Model::REMOTE, web, [0, 1, 0, 2]))]),
     ]
 }
 

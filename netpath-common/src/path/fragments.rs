@@ -1,8 +1,8 @@
 //! Fragments: only the first one of a datagram has the ports (RFC 791), so they are remembered for the others; and what
 //! overlaps with a part that has come is dropped (RFC 5722 has IPv6 do so, Linux does it for both).
 //!
-//! Nothing is put together here. A fragment that overtakes its first on the wire is held until that comes, which only the
-//! kernel's side can do.
+//! Nothing is put together here. A fragment that overtakes its first is held until that comes, which only the kernel's side
+//! can do.
 
 use crate::{
     abi::{FragmentKey, FragmentPorts},

@@ -3,7 +3,7 @@
 use super::{
     end_leftover, generation, icmp_error, leave, may_open,
     published::{is_translatable, published},
-    with_flow,
+    too_big, with_flow,
 };
 use crate::{
     abi::{Address, Endpoint, FlowKind, PathCount, Published, Uplink},
@@ -43,6 +43,9 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
     if fate.is_decided() {
         return fate;
     }
+    if headers.transport == Transport::Unknown && is_from_own_address(tables, headers, arrival) {
+        return Fate::held();
+    }
     if let Some(published) = published(tables, headers) {
         let fate = hairpin(tables, headers, &published, arrival);
         return answer(packet, tables, headers, arrival, fate);
@@ -52,6 +55,12 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
     }
     let fate = masquerade(tables, headers, arrival);
     answer(packet, tables, headers, arrival, fate)
+}
+
+/// Whether the packet's source is the address of the container behind the veth. A frame of its own on the BPF stack.
+#[inline(never)]
+fn is_from_own_address<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
+    tables.endpoint(headers.key.source).is_some_and(|source| source.ifindex == arrival.ifindex)
 }
 
 /// Tells the container when its flow can't be opened, so that it doesn't wait for nothing.
@@ -240,6 +249,8 @@ fn try_masquerade<T: Tables>(
     };
     match way_out(tables, headers, &source, &mut new) {
         WayOut::Uplink => {}
+        // It ends here too.
+        WayOut::TooBig => return too_big(mode, headers).map(Some),
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }
@@ -253,6 +264,8 @@ fn try_masquerade<T: Tables>(
 enum WayOut {
     /// An uplink; the new flow has its hop and its address.
     Uplink,
+    /// An uplink that is too small for the packet.
+    TooBig,
     /// None: the kernel knows what to answer.
     Kernel,
     /// An interface that netpath doesn't translate for.
@@ -277,9 +290,10 @@ fn way_out<T: Tables>(tables: &T, headers: &Headers, source: &Endpoint, new: &mu
     } else {
         masquerade
     };
+    let Some(hop) = tables.hop(uplink.hop) else { return WayOut::NotAnUplink };
     new.original.hop = uplink.hop;
-    new.original.hop_generation = generation(tables, uplink.hop);
-    WayOut::Uplink
+    new.original.hop_generation = hop.generation;
+    if headers.wire_len > hop.mtu { WayOut::TooBig } else { WayOut::Uplink }
 }
 
 /// The address that a masqueraded flow leaves with: the one whose subnet holds the next hop, else the first.

@@ -1,7 +1,8 @@
 //! ICMP errors about a flow, in either direction: they follow the flow that they quote.
 
+use super::HOST_IFINDEX;
 use crate::{
-    abi::{Mode, PathCount},
+    abi::{FlowKind, Mode, PathCount},
     drop::DropReason,
     forward::{self, Fate, Verdict},
     nat::{apply, icmp_error as nat},
@@ -46,10 +47,16 @@ fn try_icmp_error<T: Tables>(
     if hop.generation != flow.hop_generation || (flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex) {
         return Ok(None);
     }
-    if headers.ttl <= 1 {
+    if arrival.ifindex == HOST_IFINDEX && flow.kind() != FlowKind::Host {
+        return Ok(None);
+    }
+    if headers.ttl <= 1 && flow.kind() != FlowKind::Host {
         return Err(DropReason::TtlExpired);
     }
     nat::apply(packet, headers, &quote, &flow)?;
+    if flow.kind() == FlowKind::Host {
+        return Ok(Some(Verdict::kernel(PathCount::IcmpError)));
+    }
 
     // Whoever sent the error hides behind the translated source; a router's address between stays what it is.
     let key = &headers.key;

@@ -9,6 +9,7 @@ pub mod express;
 mod fragments;
 pub mod from_container;
 pub mod from_host;
+pub mod from_host_to_wire;
 pub mod from_loopback;
 pub mod from_socket;
 pub mod from_wire;
@@ -24,13 +25,17 @@ use crate::{
     abi::{Address, Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
     conntrack,
     drop::DropReason,
-    forward::{self, Fate, Verdict},
+    forward::{self, Fate, Forward, Verdict},
     nat::apply,
     packet::Packet,
     parse::{Fragment, Headers, NetworkLayer, Transport, parse},
     tables::{Arrival, Tables},
     wire::tcp,
 };
+
+/// The interface by which packets of the host's own come in: the loopback interface, whose number is 1 in every network
+/// namespace. Nobody else can send a packet of their flows.
+const HOST_IFINDEX: u32 = 1;
 
 /// Whether an address is of 127.0.0.0/8.
 #[inline(always)]
@@ -120,7 +125,7 @@ fn try_known_flow<T: Tables>(
         conntrack::end(tables, &headers.key, entry, EndReason::Expired, arrival.now_ns);
         return Ok(None);
     }
-    if let Some(verdict) = kernel_must_answer(packet, tables, headers, &flow, &hop)? {
+    if let Some(verdict) = kernel_must_answer(tables, headers, &flow, &hop)? {
         return Ok(Some(verdict));
     }
     if conntrack::turns(headers, &flow) {
@@ -152,15 +157,19 @@ fn generation<T: Tables>(tables: &T, hop: u32) -> u16 {
     }
 }
 
-/// Translates a packet and sends it towards its hop.
+/// Translates a packet and sends it towards its hop. What is the host's own goes on where it is going anyway.
 ///
 /// # Errors
 ///
 /// [`DropReason::RewriteFailed`], [`DropReason::HopGone`].
 #[inline(always)]
 fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) -> Result<Verdict, DropReason> {
-    apply::network_header(packet, headers, flow)?;
-    let forward = forward::towards(packet, hop)?;
+    let forward = if flow.kind() == FlowKind::Host {
+        Forward::Kernel
+    } else {
+        apply::network_header(packet, headers, flow)?;
+        forward::towards(packet, hop)?
+    };
     apply::transport_header(packet, headers, flow)?;
     let path = match (flow.kind(), flow.direction()) {
         (FlowKind::Masquerade, Direction::Original) => PathCount::MasqueradeOut,
@@ -168,6 +177,8 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Published, Direction::Original) => PathCount::PublishedIn,
         (FlowKind::Published, Direction::Reply) => PathCount::PublishedOut,
         (FlowKind::Hairpin, _) => PathCount::Hairpin,
+        (FlowKind::Host, Direction::Original) => PathCount::HostOut,
+        (FlowKind::Host, Direction::Reply) => PathCount::HostIn,
     };
     Ok(Verdict { forward, path })
 }
@@ -183,7 +194,6 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
 /// [`DropReason::TooBig`] or [`DropReason::TtlExpired`] where the kernel can't answer.
 #[inline(always)]
 fn kernel_must_answer<T: Tables>(
-    packet: &impl Packet,
     tables: &T,
     headers: &Headers,
     flow: &Flow,
@@ -191,19 +201,32 @@ fn kernel_must_answer<T: Tables>(
 ) -> Result<Option<Verdict>, DropReason> {
     let leaves_host = hop.kind == HopKind::Uplink as u8;
     let dying = headers.ttl <= 1;
-    let too_big = leaves_host && headers.wire_len(packet) > hop.mtu;
-    if !dying && !too_big {
+    let is_too_big = leaves_host && headers.wire_len > hop.mtu;
+    if !dying && !is_too_big || flow.kind() == FlowKind::Host {
         return Ok(None);
     }
     let answer = Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
     let takeover = tables.config().mode() == Mode::Takeover;
     match (leaves_host, dying) {
         (true, true) => answer,
-        (true, false) if !headers.may_fragment || takeover => answer,
-        (true, false) => Err(DropReason::TooBig),
+        (true, false) => too_big(tables.config().mode(), headers).map(Some),
         // Docker's rules know a published port; the answers to a masqueraded flow they don't.
         (false, _) if takeover && flow.kind() != FlowKind::Masquerade => answer,
         (false, _) => Err(DropReason::TtlExpired),
+    }
+}
+
+/// What becomes of a packet that is too big for the uplink.
+///
+/// # Errors
+///
+/// [`DropReason::TooBig`] where the kernel would send its fragments on untranslated.
+#[inline(always)]
+fn too_big(mode: Mode, headers: &Headers) -> Result<Verdict, DropReason> {
+    if headers.may_fragment {
+        leave(mode, PathCount::KernelAnswers, DropReason::TooBig)
+    } else {
+        Ok(Verdict::kernel(PathCount::KernelAnswers))
     }
 }
 

@@ -18,8 +18,8 @@ static ASIDE: PerCpuArray<HeldFragment, 1> = PerCpuArray::new();
 #[inline(always)]
 pub(crate) fn aside() -> Option<&'static mut HeldFragment> {
     let place = ASIDE.get_ptr_mut(0)?;
-    // SAFETY: the slot is this CPU's own; it is used by the uplink's program only, which the network softirq doesn't
-    // interrupt by itself, and once in a run of it.
+    // SAFETY: the slot is this CPU's own; it is used by the programs at ingress only, which run in the network softirq,
+    // never one inside another, and once in a run of one.
     Some(unsafe { &mut *place })
 }
 

@@ -24,6 +24,13 @@ const PULL_LEN: u32 = 162;
 /// `skb->pkt_type`: for this host (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
 
+/// Whether the packet came in by an interface, so that it isn't the host's own.
+#[inline(always)]
+pub(crate) fn is_forwarded(context: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's own for the duration of the program.
+    unsafe { (*context.skb.skb).ingress_ifindex != 0 }
+}
+
 /// A packet in a socket buffer.
 pub(crate) struct TcPacket<'context> {
     context: &'context TcContext,

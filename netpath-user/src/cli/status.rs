@@ -165,11 +165,12 @@ fn host_access(status: &Status) -> String {
 }
 
 fn uplinks(status: &Status) -> Option<String> {
-    let mut table = Table::new(["UPLINK", "HOOK", "XDP", "ADDRESSES"]);
+    let mut table = Table::new(["UPLINK", "HOOK", "EGRESS", "XDP", "ADDRESSES"]);
     for uplink in &status.uplinks {
         table.row([
             uplink.name.clone(),
             uplink.hook.clone().unwrap_or_else(|| "off".to_owned()),
+            uplink.egress.clone().unwrap_or_else(|| "off".to_owned()),
             uplink.xdp_mode.clone().unwrap_or_else(|| "off".to_owned()),
             uplink.addresses.join(","),
         ]);
@@ -330,6 +331,7 @@ mod tests {
                 name: "eth0".to_owned(),
                 addresses: vec!["192.0.2.1/24".to_owned()],
                 hook: Some("tcx".to_owned()),
+                egress: Some("tcx".to_owned()),
                 ..Default::default()
             }],
             networks: vec![Network {
@@ -357,8 +359,8 @@ mod tests {
   Host:    its own connections to published ports go straight to the containers
   Drops:   4 packets
 
-UPLINK   HOOK   XDP   ADDRESSES
-eth0     tcx    off   192.0.2.1/24
+UPLINK   HOOK   EGRESS   XDP   ADDRESSES
+eth0     tcx    tcx      off   192.0.2.1/24
 
 NETWORK ID   NAME     DRIVER   SUBNET   BRIDGE   DATAPATH   ENDPOINTS
 -            bridge   -        -        -        tcx        0

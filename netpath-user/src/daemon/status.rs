@@ -60,6 +60,7 @@ fn uplinks<E: Engine>(core: &Core<E>) -> Vec<UplinkStatus> {
                 .map(|uplink| journal::addresses(&uplink.addresses))
                 .unwrap_or_default(),
             hook: find(ifindex, Hook::Uplink).map(|report| report.mechanism.to_owned()),
+            egress: find(ifindex, Hook::Egress).map(|report| report.mechanism.to_owned()),
             xdp_mode: find(ifindex, Hook::XdpUplink).and_then(|report| report.xdp_mode).map(str::to_owned),
         })
         .collect()

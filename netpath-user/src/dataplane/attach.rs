@@ -47,9 +47,15 @@ pub(super) struct Links {
 impl Links {
     /// Loads the programs and takes over every link that is pinned; pins of interfaces that are gone are removed.
     pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
-        for name in
-            [program::UPLINK, program::CONTAINER, program::BRIDGE, program::LOOPBACK, program::COLLECT, program::REMOVE]
-        {
+        for name in [
+            program::UPLINK,
+            program::EGRESS,
+            program::CONTAINER,
+            program::BRIDGE,
+            program::LOOPBACK,
+            program::COLLECT,
+            program::REMOVE,
+        ] {
             classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
         }
         for name in [program::XDP_UPLINK, program::XDP_GENERIC] {
@@ -107,7 +113,7 @@ impl Links {
             interface::name(attachment.ifindex).with_context(|| format!("interface {} is gone", attachment.ifindex))?;
         let pin = match attachment.hook {
             Hook::XdpUplink => self.attach_xdp(ebpf, attachment, &name)?,
-            Hook::Uplink | Hook::Container | Hook::Bridge | Hook::Loopback => {
+            Hook::Uplink | Hook::Egress | Hook::Container | Hook::Bridge | Hook::Loopback => {
                 Some(self.attach_tc(ebpf, attachment, &name)?)
             }
         };
@@ -269,6 +275,7 @@ fn pin_program(program: &SchedClassifier, pin: &LinkPin) -> anyhow::Result<()> {
 fn tc_program(hook: Hook) -> anyhow::Result<(&'static str, TcAttachType)> {
     match hook {
         Hook::Uplink => Ok((program::UPLINK, TcAttachType::Ingress)),
+        Hook::Egress => Ok((program::EGRESS, TcAttachType::Egress)),
         Hook::Container => Ok((program::CONTAINER, TcAttachType::Ingress)),
         Hook::Bridge => Ok((program::BRIDGE, TcAttachType::Egress)),
         Hook::Loopback => Ok((program::LOOPBACK, TcAttachType::Egress)),

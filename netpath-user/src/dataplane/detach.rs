@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData};
 use netpath_common::{
-    abi::{Config, Direction, Flow, FlowKey, Mode, names::map},
+    abi::{Config, Direction, Flow, FlowKey, FlowKind, Mode, names::map},
     conntrack::{PairState, Shown, pair_state, state::SECOND_NS},
     wire::protocol,
 };
@@ -104,11 +104,14 @@ fn stop_opening_flows(layout: &Layout, config: Config) -> anyhow::Result<()> {
     map.set(0, Config { opens_flows: 0, ..config }, 0).context("can't write the configuration map")
 }
 
-/// The flows that live, as nf_conntrack sees them.
+/// The flows that live, as nf_conntrack sees them. The host's own come first: nf_conntrack has them already, with the very
+/// answers that belong to a container's flow, which finds no place until they are brought up to date.
 fn connections(entries: &[(FlowKey, Flow)], timeouts: &BTreeMap<PairState, u32>, now_ns: u64) -> Vec<Connection> {
     let by_key: HashMap<FlowKey, &Flow> = entries.iter().map(|(key, flow)| (*key, flow)).collect();
-    let originals = entries.iter().filter(|(_, flow)| flow.direction() == Direction::Original);
+    let mut originals: Vec<_> = entries.iter().filter(|(_, flow)| flow.direction() == Direction::Original).collect();
+    originals.sort_by_key(|(_, flow)| flow.kind() != FlowKind::Host);
     originals
+        .into_iter()
         .filter_map(|(key, flow)| connection(key, flow, by_key.get(&flow.reply_key(key.protocol))?, timeouts, now_ns))
         .collect()
 }

@@ -57,8 +57,9 @@ impl Mechanism {
     }
 }
 
-const HOOKS: [(Hook, &str); 5] = [
+const HOOKS: [(Hook, &str); 6] = [
     (Hook::Uplink, "uplink"),
+    (Hook::Egress, "egress"),
     (Hook::XdpUplink, "xdp"),
     (Hook::Container, "container"),
     (Hook::Bridge, "bridge"),

@@ -112,6 +112,7 @@ fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex
             wanted.state.uplinks.insert(ifindex, uplink);
         }
         wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Uplink });
+        wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Egress });
         if wishes.xdp == Xdp::Attach {
             wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::XdpUplink });
         }

@@ -74,6 +74,7 @@ fn a_stock_host_with_one_container() {
         host_addresses_ipv6: [HOST_IPV6].into(),
         attachments: [
             at(ETH0, Hook::Uplink),
+            at(ETH0, Hook::Egress),
             at(ETH0, Hook::XdpUplink),
             at(VETH, Hook::Container),
             at(DOCKER0, Hook::Bridge),

@@ -47,6 +47,7 @@ pub fn object(change: &Change) -> String {
 pub const fn hook(hook: Hook) -> &'static str {
     match hook {
         Hook::Uplink => "uplink",
+        Hook::Egress => "egress",
         Hook::XdpUplink => "XDP",
         Hook::Container => "container",
         Hook::Bridge => "bridge",

@@ -44,7 +44,7 @@ fn published(targets: Vec<Ipv4Addr>) -> BoxedStrategy<BTreeMap<PublishedPort, Pu
 }
 
 fn attachment() -> impl Strategy<Value = Attachment> {
-    let hooks = vec![Hook::Uplink, Hook::XdpUplink, Hook::Container, Hook::Bridge, Hook::Loopback];
+    let hooks = vec![Hook::Uplink, Hook::Egress, Hook::XdpUplink, Hook::Container, Hook::Bridge, Hook::Loopback];
     (1_u32..4, sample::select(hooks)).prop_map(|(ifindex, hook)| Attachment { ifindex, hook })
 }
 

@@ -97,6 +97,8 @@ pub struct Uplink {
 pub enum Hook {
     /// `np_uplink` at tc ingress.
     Uplink,
+    /// `np_egress` at tc egress of an uplink.
+    Egress,
     /// `np_xdp_uplink`; the mode is the dataplane's choice.
     XdpUplink,
     /// `np_container` at tc ingress.

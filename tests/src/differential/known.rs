@@ -36,8 +36,6 @@ pub enum KnownDifference {
     DirectAccessDropped,
     /// A flow that finds no place is refused with an ICMP error; netfilter drops its packet without a word.
     RefusalIsTold,
-    /// A container's fragment that overtakes its datagram's first isn't held; netfilter collects them in any order.
-    ContainerFragmentsNotHeld,
 }
 
 /// A step and what became of it on both sides.
@@ -73,7 +71,6 @@ impl KnownDifference {
         Self::HairpinCountsHop,
         Self::DirectAccessDropped,
         Self::RefusalIsTold,
-        Self::ContainerFragmentsNotHeld,
     ];
 
     /// The identifier in docs/nat-compliance.md. It is never given another meaning.
@@ -91,7 +88,6 @@ impl KnownDifference {
             Self::HairpinCountsHop => "hairpin-counts-hop",
             Self::DirectAccessDropped => "direct-access-dropped",
             Self::RefusalIsTold => "refusal-is-told",
-            Self::ContainerFragmentsNotHeld => "container-fragments-not-held",
         }
     }
 
@@ -127,10 +123,6 @@ impl KnownDifference {
                 is_untranslatable(&case.step.datagram.payload) && kept
             }
             Self::ResetRemembered => case.reset && !leaks(netpath),
-            Self::ContainerFragmentsNotHeld => {
-                let overtakes = case.step.fragments.order.first().is_some_and(|first| *first != 0);
-                matches!(case.step.from, Side::Container(_)) && overtakes
-            }
             Self::RefusalIsTold => {
                 let refused = |seen: &Seen| seen.packet.source == GATEWAY && seen.packet.icmp() == Some((3, 13));
                 reference.seen.is_empty() && netpath.seen.iter().all(refused)

@@ -373,11 +373,13 @@ fn later_fragments_follow_the_first() {
         fragment(&mut first, 0x2000);
         let mut later = frame(TO_BRIDGE, tuple((CLIENT, 1), (FAR, 2)), Kind::Udp);
         fragment(&mut later, 0x0004);
-        let stray = later.clone();
+        let mut stray = later.clone();
+        stray[18..20].copy_from_slice(&[0xab, 0xcd]);
+        fragment(&mut stray, 0x0004);
         host.assert_counted(
-            |host| assert_eq!(host.at_container(host.client, &stray).0, OK),
+            |host| assert_eq!(host.at_container(host.client, &stray).0, SHOT, "held: its bytes are in a map"),
             &[],
-            &[PathCount::ToKernel],
+            &[PathCount::FragmentHeld],
         );
         assert_eq!(host.at_container(host.client, &first).0, REDIRECT);
         let (action, sent) = host.at_container(host.client, &later);

@@ -24,6 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a container of another network reaches a published port", hairpin_across_networks).netpath(),
     Case::new("a reset out of window ends no connection", resets).netpath(),
     Case::new("fragments that overtake their first arrive, overlapping ones don't", fragments).netpath(),
+    Case::new("a container's fragments that overtake their first arrive", container_fragments),
     Case::new("another protocol is masqueraded by address", other_protocol).netpath(),
     Case::new("a container that finds no port is told at once", no_port).own_netpath(),
     Case::new("timeouts and reserved ports come from the configuration file", configuration).own_netpath(),
@@ -95,17 +96,27 @@ fn resets(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A datagram's fragments, each as (offset in bytes, packet).
 fn fragmented(source_port: u16, text: &str, parts: &[(u16, u16)]) -> Result<Vec<Vec<u8>>> {
+    fragments_of((LAN, source_port), (HOST, 8080), text, parts)
+}
+
+/// A datagram's fragments; the parts are bytes of it, from and to.
+fn fragments_of(
+    (source, source_port): (Ipv4Addr, u16),
+    (destination, port): (Ipv4Addr, u16),
+    text: &str,
+    parts: &[(u16, u16)],
+) -> Result<Vec<Vec<u8>>> {
     let mut datagram = Vec::new();
-    PacketBuilder::ipv4(LAN.octets(), HOST.octets(), 64)
-        .udp(source_port, 8080)
+    PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
+        .udp(source_port, port)
         .write(&mut datagram, text.as_bytes())
         .context("build a datagram")?;
     let payload = &datagram[Ipv4Header::MIN_LEN..];
     let fragment = |&(from, to): &(u16, u16)| {
         let part = payload.get(usize::from(from)..usize::from(to)).context("a part of the datagram")?;
-        let mut header = Ipv4Header::new(u16::try_from(part.len())?, 64, IpNumber::UDP, LAN.octets(), HOST.octets())?;
+        let length = u16::try_from(part.len())?;
+        let mut header = Ipv4Header::new(length, 64, IpNumber::UDP, source.octets(), destination.octets())?;
         header.identification = source_port;
         header.fragment_offset = (from / 8).try_into()?;
         header.more_fragments = usize::from(to) < payload.len();
@@ -147,6 +158,28 @@ fn fragments(lab: &mut Lab) -> Result<()> {
         ensure!(dropped == 1, "{dropped} were dropped");
         Ok(())
     })
+}
+
+fn container_fragments(lab: &mut Lab) -> Result<()> {
+    let container = lab.start(lab.docker().idle())?;
+    let (place, address) = (container.place()?, container.address()?);
+    let (_server, target) = lab.lan_udp()?;
+    let text = "y".repeat(3000 - 8);
+    for parts in [
+        [(0, 1000), (1000, 2000), (2000, 3000)],
+        [(1000, 2000), (0, 1000), (2000, 3000)],
+        [(2000, 3000), (1000, 2000), (0, 1000)],
+    ] {
+        let client = UdpClient::connect(&place, target)?;
+        let source = (address, client.local().port());
+        for packet in fragments_of(source, (*target.ip(), target.port()), &text, &parts)? {
+            send_raw(&place, &packet, *target.ip())?;
+        }
+        let mut answer = vec![0; 65_536];
+        let length = client.socket().recv(&mut answer).with_context(|| format!("in the order {parts:?}"))?;
+        ensure!(answer[..length].ends_with(text.as_bytes()), "{length} bytes came back, in the order {parts:?}");
+    }
+    Ok(())
 }
 
 fn other_protocol(lab: &mut Lab) -> Result<()> {

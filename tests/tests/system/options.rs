@@ -10,6 +10,7 @@ use netpath_tests::netpath::Options;
 use netpath_tests::proof::attached;
 use netpath_tests::traffic::{Direction, transfer};
 
+use super::own::{tcp_clash, udp_clash};
 use super::reach::{ask, connect};
 
 pub(crate) const CASES: &[Case] = &[
@@ -43,6 +44,8 @@ fn carries(lab: &mut Lab, options: &[&str], hook: &str, xdp: Option<&str>) -> Re
     ensure!(UdpClient::connect(&place, udp)?.ask("hello")?.ip() == &HOST, "the lan doesn't see the host's address");
     TcpClient::connect(&place, SocketAddrV4::new(server.address()?, 80))?.echo("neighbour")?;
     TcpClient::connect(lab.host(), SocketAddrV4::new(server.address()?, 80))?.echo("from the host")?;
+    udp_clash(lab, &place, 40_016, udp)?;
+    tcp_clash(lab, &place, 40_017, tcp)?;
     for direction in [Direction::Download, Direction::Upload] {
         transfer(TcpClient::connect(&place, tcp)?, direction, 16 * 1024 * 1024).context("masqueraded")?;
         transfer(connect(lab, published)?, direction, 16 * 1024 * 1024).context("published")?;
@@ -59,7 +62,10 @@ fn expect_attached(lab: &mut Lab, hook: &str, xdp: Option<&str>) -> Result<()> {
     ensure!(uplink.xdp_mode.as_deref() == xdp, "status shows {uplink:?}, expected XDP {xdp:?}");
     let programs = attached(lab.host())?;
     let at = |hook: &str| programs.iter().any(|one| one.interface == "eth0" && one.hook == hook);
-    ensure!(at(&format!("{hook} ingress")), "the kernel shows {programs:?}, expected {hook}");
+    ensure!(uplink.egress.as_deref() == Some(hook), "status shows {uplink:?}, expected {hook} at egress");
+    for direction in ["ingress", "egress"] {
+        ensure!(at(&format!("{hook} {direction}")), "the kernel shows {programs:?}, expected {hook} at {direction}");
+    }
     ensure!(at("xdp") == xdp.is_some(), "the kernel shows {programs:?}, expected XDP {xdp:?}");
     if let Some(mode) = xdp {
         let shown = lab.host().run(&["ip", "link", "show", "eth0"])?;

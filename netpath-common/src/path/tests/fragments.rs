@@ -46,6 +46,26 @@ fn one_that_overtakes_the_first_waits_unchanged() {
 }
 
 #[test]
+fn a_containers_waits_too_unless_it_stays_on_its_network_or_isnt_its_own() {
+    let to = |source, destination| Summary { source, destination, ..udp_to(53) };
+    let later = |summary| fragment(build(summary, Kind::Udp, &[8; 8]), 3);
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let mut model = Model::host(mode);
+        for destination in [FAR, Model::HOST] {
+            let mut frame = later(to(CLIENT, destination));
+            assert!(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame).is_held(), "to {destination:?}");
+            let mut first = fragment(build(to(CLIENT, destination), Kind::Udp, &[7; 16]), 0x2000);
+            let path = outbound(&mut model, CLIENT_IFINDEX, 1, &mut first).path();
+            assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame).path(), path, "when it comes again");
+        }
+        for (source, destination) in [(CLIENT, WEB), (WEB, FAR)] {
+            let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut later(to(source, destination)));
+            assert!(!fate.is_held(), "from {source:?} to {destination:?}");
+        }
+    }
+}
+
+#[test]
 fn a_part_that_has_come_is_dropped() {
     let mut model = with_flow();
     _ = inbound(&mut model, 1, &mut first());

@@ -8,6 +8,7 @@ mod express;
 mod fragments;
 mod hairpin;
 mod lifetimes;
+mod own;
 mod protocols;
 mod scarcity;
 mod tcp_states;
@@ -232,6 +233,29 @@ fn another_containers_source_doesnt_reach_its_flow() {
     let fate = outbound(&mut model, WEB_IFINDEX, 0, &mut build(udp_to(53), Kind::Udp, b""));
     assert_eq!(fate.drop_reason(), Some(DropReason::ForeignSource));
     assert_eq!(model.flows.len(), 2, "the flow lives on");
+}
+
+#[test]
+fn what_the_uplink_cant_take_opens_no_flow() {
+    let whole = |_: &mut [u8]| {};
+    let fragmentable = |frame: &mut [u8]| frame[20] = 0;
+    let answer = Ok(PathCount::KernelAnswers);
+    type Row = (&'static str, fn(&mut [u8]), [Result<PathCount, DropReason>; 2]);
+    let rows: [Row; 2] = [
+        ("not to be fragmented", whole, [answer; 2]),
+        ("to be fragmented", fragmentable, [answer, Err(DropReason::TooBig)]),
+    ];
+    for (what, spoil, expected) in rows {
+        for (mode, expected) in [Mode::Takeover, Mode::Sole].into_iter().zip(expected) {
+            let mut model = Model::host(mode);
+            let mut frame = build(udp_to(53), Kind::Udp, &[0; 1600]);
+            spoil(&mut frame);
+            let before = frame.clone();
+            let fate = outbound(&mut model, CLIENT_IFINDEX, 0, &mut frame);
+            assert_eq!(fate.path().ok_or_else(|| fate.drop_reason().unwrap()), expected, "{what}, {mode:?}");
+            assert_eq!((frame, model.flows.len()), (before, 0), "{what}, {mode:?}");
+        }
+    }
 }
 
 #[test]

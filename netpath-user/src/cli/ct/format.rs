@@ -73,10 +73,19 @@ fn cells(connection: &Connection) -> [String; 9] {
         endpoint(destination, destination_port),
         format!("-> {}", translated(connection)),
         connection.kind.to_owned(),
-        connection.network.clone().unwrap_or_else(|| connection.network_number.to_string()),
+        network(connection),
         human_duration(connection.idle_ms),
         human_duration(connection.expires_ms),
     ]
+}
+
+/// The network's name; its number while no daemon tells names; none for the host's own flows.
+fn network(connection: &Connection) -> String {
+    match (&connection.network, connection.network_number) {
+        (Some(name), _) => name.clone(),
+        (None, 0) => "-".to_owned(),
+        (None, number) => number.to_string(),
+    }
 }
 
 /// What netpath makes of the side that it changes: the answers' destination, or where they come from.
