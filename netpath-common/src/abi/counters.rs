@@ -55,6 +55,12 @@ counted! {
     FlowsRemoved = 17, "flows_removed";
     /// Events of flows that a listener missed because the ring buffer was full.
     EventsLost = 18, "events_lost";
+    /// World to container through the container's cone.
+    ConeIn = 19, "cone_in";
+    /// Container to world, answer from a cone.
+    ConeOut = 20, "cone_out";
+    /// Cones, and claims of ports, that the collector removed.
+    ConesCollected = 21, "cones_collected";
 }
 
 impl PathCount {

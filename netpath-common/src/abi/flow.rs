@@ -105,6 +105,8 @@ pub enum FlowKind {
     /// A container reaches a published port by one of the host's addresses; the destination becomes the other
     /// container's, and the source the gateway's where both are the same container.
     Hairpin = 2,
+    /// The world reaches a container's cone; the destination becomes the container's.
+    Cone = 3,
 }
 
 impl FlowKind {
@@ -115,6 +117,7 @@ impl FlowKind {
             Self::Masquerade => "masquerade",
             Self::Published => "published",
             Self::Hairpin => "hairpin",
+            Self::Cone => "cone",
         }
     }
 }
@@ -124,7 +127,14 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn pack_role(direction: Direction, kind: FlowKind) -> u8 {
-        direction as u8 | (kind as u8) << 1
+        Self::pack_role_number(direction, kind as u8)
+    }
+
+    /// The same with the number of a [`FlowKind`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack_role_number(direction: Direction, kind: u8) -> u8 {
+        direction as u8 | kind << 1
     }
 
     /// Which way packets of this entry go.
@@ -140,9 +150,11 @@ impl Flow {
     pub const fn kind(&self) -> FlowKind {
         const PUBLISHED: u8 = FlowKind::Published as u8;
         const HAIRPIN: u8 = FlowKind::Hairpin as u8;
+        const CONE: u8 = FlowKind::Cone as u8;
         match self.role >> 1 & 7 {
             PUBLISHED => FlowKind::Published,
             HAIRPIN => FlowKind::Hairpin,
+            CONE => FlowKind::Cone,
             _ => FlowKind::Masquerade,
         }
     }

@@ -167,6 +167,8 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Published, Direction::Original) => PathCount::PublishedIn,
         (FlowKind::Published, Direction::Reply) => PathCount::PublishedOut,
         (FlowKind::Hairpin, _) => PathCount::Hairpin,
+        (FlowKind::Cone, Direction::Original) => PathCount::ConeIn,
+        (FlowKind::Cone, Direction::Reply) => PathCount::ConeOut,
     };
     Ok(Verdict { forward, path })
 }
@@ -200,8 +202,8 @@ fn kernel_must_answer<T: Tables>(
         (true, true) => answer,
         (true, false) if !headers.may_fragment || takeover => answer,
         (true, false) => Err(DropReason::TooBig),
-        // Docker's rules know a published port; the answers to a masqueraded flow they don't.
-        (false, _) if takeover && flow.kind() != FlowKind::Masquerade => answer,
+        // Docker's rules know a published port; the answers to a masqueraded flow and a cone they don't.
+        (false, _) if takeover && matches!(flow.kind(), FlowKind::Published | FlowKind::Hairpin) => answer,
         (false, _) => Err(DropReason::TtlExpired),
     }
 }

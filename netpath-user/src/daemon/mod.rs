@@ -58,6 +58,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Addresses that flows of a network leave with, by its name or id.
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Whether a network has cones, by its name or id.
+    pub full_cone: BTreeMap<String, bool>,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
 }
@@ -114,7 +116,7 @@ fn wishes(options: &Options) -> Wishes {
         UplinkChoice::Named(options.uplinks.clone())
     };
     let xdp = if options.dataplane.xdp == XdpChoice::Off { Xdp::Off } else { Xdp::Attach };
-    Wishes { uplinks, xdp, masquerade: options.masquerade.clone() }
+    Wishes { uplinks, xdp, masquerade: options.masquerade.clone(), full_cone: options.full_cone.clone() }
 }
 
 /// An uplink may vanish and come back later, but one that isn't there at the start is most likely a typing error.

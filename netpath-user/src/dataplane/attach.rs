@@ -43,9 +43,15 @@ pub(super) struct Links {
 impl Links {
     /// Loads the programs and takes over every link that is pinned; pins of interfaces that are gone are removed.
     pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
-        for name in
-            [program::UPLINK, program::CONTAINER, program::BRIDGE, program::LOOPBACK, program::COLLECT, program::REMOVE]
-        {
+        for name in [
+            program::UPLINK,
+            program::CONTAINER,
+            program::BRIDGE,
+            program::LOOPBACK,
+            program::COLLECT,
+            program::COLLECT_CONES,
+            program::REMOVE,
+        ] {
             classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
         }
         for name in [program::XDP_UPLINK, program::XDP_GENERIC] {

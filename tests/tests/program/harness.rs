@@ -124,6 +124,7 @@ impl Host {
             network: 1,
             gateway: GATEWAY,
             masquerade: Ipv4Addr::UNSPECIFIED,
+            full_cone: false,
             mtu: 1500,
         };
         let target = PublishedTarget { address: WEB, port: 80 };
