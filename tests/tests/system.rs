@@ -17,6 +17,7 @@ use netpath_tests::runner;
 mod system {
     pub(crate) mod bulk;
     pub(crate) mod commands;
+    pub(crate) mod cone;
     pub(crate) mod ct;
     pub(crate) mod ct_events;
     pub(crate) mod docker;
@@ -46,6 +47,7 @@ const THEMES: &[&[Case]] = &[
     system::errors::CASES,
     system::mtu::CASES,
     system::nat::CASES,
+    system::cone::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,
