@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -161,12 +161,20 @@ fn parse_response(message: &[u8]) -> Option<([u8; 12], SocketAddrV4)> {
     Some((transaction, SocketAddrV4::new(address, port)))
 }
 
+/// Another one each time; nobody here forges answers, so it needn't be random.
+fn transaction() -> [u8; 12] {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut transaction = [0; 12];
+    transaction[4..].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    transaction
+}
+
 /// Asks from a socket under which address it is seen. None: no answer came through.
 fn ask(socket: &UdpSocket, server: SocketAddrV4, change: u8) -> Result<Option<SocketAddrV4>> {
     socket.set_read_timeout(Some(ANSWER_TIMEOUT)).context("set a read timeout")?;
     let mut buffer = [0; 1500];
     for _ in 0..TRIES {
-        let transaction: [u8; 12] = rand::random();
+        let transaction = transaction();
         socket.send_to(&request(&transaction, change), server).with_context(|| format!("ask {server}"))?;
         while let Ok((length, _)) = socket.recv_from(&mut buffer) {
             match parse_response(&buffer[..length]) {

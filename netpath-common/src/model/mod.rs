@@ -64,6 +64,8 @@ pub struct Model {
     pub listened_to: bool,
     /// What was announced.
     pub events: Vec<Event>,
+    /// How often a flow was looked up.
+    pub looks: std::cell::Cell<u64>,
 }
 
 impl Model {
@@ -122,6 +124,7 @@ impl Model {
             counts: BTreeMap::new(),
             listened_to: false,
             events: Vec::new(),
+            looks: std::cell::Cell::new(0),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
         model.add_endpoint([172, 17, 0, 3], 13);
@@ -188,6 +191,7 @@ impl Tables for Model {
     type Entry = FlowKey;
 
     fn flow(&self, key: &FlowKey) -> Option<FlowKey> {
+        self.looks.set(self.looks.get() + 1);
         self.flows.contains_key(key).then_some(*key)
     }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod harness;
+mod race;
 
 use harness::*;
 use netpath_common::{
@@ -92,6 +93,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
                 network: 1,
                 gateway: GATEWAY,
                 masquerade: std::net::Ipv4Addr::UNSPECIFIED,
+                full_cone: false,
                 mtu: 1500,
             };
             let change = netpath::desired::model::Change::SetEndpoint(address, endpoint);
