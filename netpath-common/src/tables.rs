@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount,
-        Published, PublishedKey, Uplink,
+        Address, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop,
+        Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
 };
@@ -97,6 +97,31 @@ pub trait Tables {
 
     /// Removes a flow; nothing happens when it isn't there.
     fn remove_flow(&mut self, key: &FlowKey);
+
+    /// Who has a port of the host.
+    fn cone(&self, key: &ConeKey) -> Option<Cone>;
+
+    /// Writes when it was last refreshed; nothing happens when nobody has it.
+    fn touch_cone(&mut self, key: &ConeKey, now_ns: u64);
+
+    /// Gives a port away that nobody has; atomic against other CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Somebody has it, or the table is full.
+    fn insert_cone(&mut self, key: &ConeKey, cone: &Cone) -> Result<(), InsertError>;
+
+    /// Takes a port back; nothing happens when nobody has it.
+    fn remove_cone(&mut self, key: &ConeKey);
+
+    /// The port of a container's cone, which may have ended.
+    fn cone_port(&self, owner: &ConeOwner) -> Option<Port>;
+
+    /// Remembers the port of a container's cone.
+    fn set_cone_port(&mut self, owner: &ConeOwner, port: Port);
+
+    /// Forgets the port of a container's cone.
+    fn remove_cone_port(&mut self, owner: &ConeOwner);
 
     /// The configuration.
     fn config(&self) -> Config;

@@ -1,4 +1,4 @@
-//! Deleting pairs inside the kernel: the collector's step, which looks at them afresh, and an operator's removal, which
+//! Deleting pairs, and cones, inside the kernel: the collector's step, which looks at them afresh, and an operator's removal, which
 //! doesn't.
 //!
 //! Userspace scans the flow table and hands candidates over as packet data of a test run (`BPF_PROG_TEST_RUN`): an
@@ -8,8 +8,9 @@
 
 use aya_ebpf::{bindings::TC_ACT_OK, programs::TcContext};
 use netpath_common::{
-    abi::{FlowKey, PathCount, RUN_KEYS_MAX},
+    abi::{PathCount, RUN_KEYS_MAX},
     conntrack,
+    nat::cone,
     tables::Tables,
     wire::ethernet,
 };
@@ -28,15 +29,21 @@ pub(crate) fn remove(context: &TcContext) -> i32 {
     each(context, PathCount::FlowsRemoved, conntrack::remove)
 }
 
+/// Removes the cones and claims that have ended among the keys and gives how many there were.
+#[inline(always)]
+pub(crate) fn collect_cones(context: &TcContext) -> i32 {
+    each(context, PathCount::ConesCollected, cone::collect)
+}
+
 /// Calls `delete` with every key, and counts those that it deleted.
 #[inline(always)]
-fn each(context: &TcContext, count: PathCount, delete: impl Fn(&mut KernelTables, &FlowKey, u64) -> bool) -> i32 {
+fn each<K: Copy>(context: &TcContext, count: PathCount, delete: impl Fn(&mut KernelTables, &K, u64) -> bool) -> i32 {
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let now_ns = clock::now_ns();
     let mut deleted = TC_ACT_OK;
     let mut index = 0;
     while index < RUN_KEYS_MAX {
-        let Ok(key) = context.load::<FlowKey>(ethernet::LEN + index * size_of::<FlowKey>()) else { break };
+        let Ok(key) = context.load::<K>(ethernet::LEN + index * size_of::<K>()) else { break };
         if delete(&mut tables, &key, now_ns) {
             tables.count(count, 0);
             deleted += 1;

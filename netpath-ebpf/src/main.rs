@@ -137,6 +137,12 @@ fn np_collect(context: TcContext) -> i32 {
     collect::collect(&context)
 }
 
+/// Never attached: removes the cones that have ended among the keys that userspace hands it as packet data.
+#[classifier]
+fn np_collect_cone(context: TcContext) -> i32 {
+    collect::collect_cones(&context)
+}
+
 /// Never attached: removes the flows whose keys userspace hands it as packet data, whatever they are doing.
 #[classifier]
 fn np_remove(context: TcContext) -> i32 {

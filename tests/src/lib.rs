@@ -24,5 +24,6 @@ pub mod run;
 pub mod runner;
 pub mod server;
 pub mod shell;
+pub mod stun;
 pub mod traffic;
 pub mod wait;

@@ -17,6 +17,7 @@ use netpath_tests::runner;
 mod system {
     pub(crate) mod bulk;
     pub(crate) mod commands;
+    pub(crate) mod cone;
     pub(crate) mod ct;
     pub(crate) mod ct_events;
     pub(crate) mod docker;
@@ -56,6 +57,7 @@ const THEMES: &[&[Case]] = &[
     system::stale::CASES,
     system::protocols::CASES,
     system::own::CASES,
+    system::cone::CASES,
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,

@@ -19,8 +19,8 @@ abi! {
         pub inbound_refresh: u8,
         /// Which profile the timeouts come from, for reports: the daemon's number.
         pub timeout_profile: u8,
-        /// Zero.
-        pub reserved: [u8; 4],
+        /// For how many seconds a cone may be silent; 0: no network has had cones since the daemon's start.
+        pub cone_timeout_s: u32,
         /// Key of the hash that picks where the search for a free port begins.
         pub port_seed: u32,
     }

@@ -59,6 +59,12 @@ counted! {
     HostOut = 19, "host_out";
     /// World to host, answer to such a flow.
     HostIn = 20, "host_in";
+    /// World to container through the container's cone.
+    ConeIn = 21, "cone_in";
+    /// Container to world, answer from a cone.
+    ConeOut = 22, "cone_out";
+    /// Cones, and claims of ports, that the collector removed.
+    ConesCollected = 23, "cones_collected";
 }
 
 impl PathCount {

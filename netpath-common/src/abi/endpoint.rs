@@ -4,7 +4,7 @@ use super::{Address, Mac, abi};
 
 abi! {
     /// A container's address on one network.
-    pub struct Endpoint[28] {
+    pub struct Endpoint[32] {
         /// The host side of the container's veth.
         pub ifindex: u32,
         /// The bridge of the network.
@@ -19,6 +19,10 @@ abi! {
         pub gateway: Address,
         /// The address that flows to the world leave with; 0.0.0.0: the route decides.
         pub masquerade: Address,
+        /// 1: its UDP ports are cones (endpoint-independent mapping and filtering).
+        pub full_cone: u8,
+        /// Zero.
+        pub reserved: [u8; 3],
     }
 }
 

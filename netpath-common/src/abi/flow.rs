@@ -107,6 +107,8 @@ pub enum FlowKind {
     Hairpin = 2,
     /// The host itself reaches the world with a tuple that a container's flow holds; its source port becomes another.
     Host = 3,
+    /// The world reaches a container's cone; the destination becomes the container's.
+    Cone = 4,
 }
 
 impl FlowKind {
@@ -118,6 +120,7 @@ impl FlowKind {
             Self::Published => "published",
             Self::Hairpin => "hairpin",
             Self::Host => "host",
+            Self::Cone => "cone",
         }
     }
 }
@@ -127,7 +130,14 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn pack_role(direction: Direction, kind: FlowKind) -> u8 {
-        direction as u8 | (kind as u8) << 1
+        Self::pack_role_number(direction, kind as u8)
+    }
+
+    /// The same with the number of a [`FlowKind`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack_role_number(direction: Direction, kind: u8) -> u8 {
+        direction as u8 | kind << 1
     }
 
     /// Which way packets of this entry go.
@@ -144,10 +154,12 @@ impl Flow {
         const PUBLISHED: u8 = FlowKind::Published as u8;
         const HAIRPIN: u8 = FlowKind::Hairpin as u8;
         const HOST: u8 = FlowKind::Host as u8;
+        const CONE: u8 = FlowKind::Cone as u8;
         match self.role >> 1 & 7 {
             PUBLISHED => FlowKind::Published,
             HAIRPIN => FlowKind::Hairpin,
             HOST => FlowKind::Host,
+            CONE => FlowKind::Cone,
             _ => FlowKind::Masquerade,
         }
     }

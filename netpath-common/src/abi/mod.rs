@@ -4,6 +4,7 @@
 //! packet's bytes are compared and copied without conversion; everything else is in host order. A change of any of
 //! these types is a change of the schema: raise [`names::SCHEMA`].
 
+pub mod cone;
 pub mod config;
 pub mod counters;
 pub mod endpoint;
@@ -14,6 +15,7 @@ pub mod published;
 pub mod socket;
 pub mod uplink;
 
+pub use cone::{Cone, ConeKey, ConeOwner};
 pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};
 pub use endpoint::{Endpoint, Hop, HopKind};

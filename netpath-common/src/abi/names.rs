@@ -3,7 +3,7 @@
 //! A map's pin is named `<map>_v<SCHEMA>`: a daemon with another schema doesn't mistake it for its own.
 
 /// Version of all map layouts together. Raised when a type in [`crate::abi`] or the meaning of a field changes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Map names, as declared in the eBPF object.
 pub mod map {
@@ -37,6 +37,10 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// Packets and bytes by [`crate::abi::PathCount`], per CPU.
     pub const TRAFFIC: &str = "TRAFFIC";
+    /// Ports of the host that belong to containers: [`crate::abi::ConeKey`] to [`crate::abi::Cone`].
+    pub const CONES: &str = "CONES";
+    /// The way to a cone from inside: [`crate::abi::ConeOwner`] to the host's port.
+    pub const CONE_PORTS: &str = "CONE_PORTS";
 
     /// Flows that begin and end: a ring buffer of [`crate::abi::Event`].
     pub const EVENTS: &str = "EVENTS";
@@ -60,6 +64,8 @@ pub mod map {
         ASKED,
         DROPS,
         TRAFFIC,
+        CONES,
+        CONE_PORTS,
         EVENTS,
         LISTENER,
     ];
@@ -83,6 +89,8 @@ pub mod program {
     pub const LOOPBACK: &str = "np_loopback";
     /// Never attached: deletes expired flows that userspace hands it as packet data.
     pub const COLLECT: &str = "np_collect";
+    /// Never attached: removes cones that have ended, which userspace hands it as packet data.
+    pub const COLLECT_CONES: &str = "np_collect_cone";
     /// Never attached, but pinned: removes the flows that userspace hands it as packet data, whatever their state.
     pub const REMOVE: &str = "np_remove";
 

@@ -16,6 +16,7 @@ pub use tcp::{opens, turn, turns};
 
 use crate::{
     abi::{Direction, EndReason, Flow, FlowKey, FlowKind, PathCount, Seen},
+    nat::cone,
     parse::{Headers, Transport},
     tables::{Arrival, Tables},
     wire::{self, protocol},
@@ -47,6 +48,9 @@ pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &
     }
     if seen != flow.seen || silent_ns >= TOUCH_INTERVAL_NS {
         tables.touch(entry, arrival.now_ns, seen);
+        if headers.key.protocol == protocol::UDP {
+            cone::refresh(tables, flow, &headers.key, arrival.now_ns);
+        }
     }
     if let Transport::Tcp { flags } = headers.transport
         && flags & (wire::tcp::SYN | wire::tcp::RST) == 0
@@ -126,12 +130,12 @@ fn standing<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -
         Direction::Reply => (&other, &flow),
     };
     let state = pair_state(protocol, &Shown::of(original), &Shown::of(reply));
-    let only_outbound =
-        protocol == protocol::UDP && original.kind() == FlowKind::Masquerade && tables.config().inbound_refresh == 0;
-    let last_seen_ns = if only_outbound || original.last_seen_ns > reply.last_seen_ns {
-        original.last_seen_ns
-    } else {
-        reply.last_seen_ns
+    let only_outbound = protocol == protocol::UDP && tables.config().inbound_refresh == 0;
+    let last_seen_ns = match original.kind() {
+        FlowKind::Masquerade if only_outbound => original.last_seen_ns,
+        FlowKind::Cone if only_outbound => reply.last_seen_ns,
+        _ if original.last_seen_ns > reply.last_seen_ns => original.last_seen_ns,
+        _ => reply.last_seen_ns,
     };
     // A packet may have come up to an interval later than is written.
     let timeout_ns = u64::from(tables.timeout_s(state)) * SECOND_NS + TOUCH_INTERVAL_NS;

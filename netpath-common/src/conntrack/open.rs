@@ -13,7 +13,10 @@ use super::{
 use crate::{
     abi::{Direction, EndReason, Flow, FlowKey, FlowKind, PathCount, Seen},
     drop::DropReason,
-    nat::port::{Candidates, ROUNDS_MAX, is_reserved},
+    nat::{
+        cone,
+        port::{Candidates, ROUNDS_MAX, is_reserved},
+    },
     parse::{Headers, Transport},
     tables::{Arrival, InsertError, Tables},
     wire::checksum::Checksum,
@@ -33,8 +36,11 @@ pub struct Way {
 /// A flow to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewFlow {
-    /// What netpath does for it.
-    pub kind: FlowKind,
+    /// The number of the [`FlowKind`]. No enum: where it comes out of a map, the verifier goes through what follows once
+    /// for all kinds.
+    pub kind: u8,
+    /// Not 0: its port of the host is its container's cone.
+    pub full_cone: u8,
     /// The Docker network of its container.
     pub network: u16,
     /// The opening packet's tuple as it should leave; its source port is kept when it is free.
@@ -51,7 +57,7 @@ impl NewFlow {
     #[must_use]
     pub const fn to(kind: FlowKind, key: &FlowKey) -> Self {
         const NOWHERE: Way = Way { hop: 0, hop_generation: 0, ingress_ifindex: 0 };
-        Self { kind, network: 0, translated: *key, original: NOWHERE, reply: NOWHERE }
+        Self { kind: kind as u8, full_cone: 0, network: 0, translated: *key, original: NOWHERE, reply: NOWHERE }
     }
 }
 
@@ -67,13 +73,13 @@ pub fn open<T: Tables>(
     new: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<(), DropReason> {
-    let mut candidates = Candidates::new(tables.config(), &headers.key);
+    let mut candidates = Candidates::new(tables.config(), &headers.key, new.full_cone);
     let hash = candidates.hash();
     let mut failure = DropReason::PortsExhausted;
     let mut round = 0;
     while round < ROUNDS_MAX {
         // The flow's own port comes first, whoever holds it: that may be a pair that has ended.
-        if round == 0 || candidates.find_free(tables, &mut new.translated) {
+        if round == 0 || candidates.find_free(tables, &mut new.translated, new.full_cone) {
             match try_port(tables, headers, new, arrival) {
                 Ok(()) => {
                     tables.remember_recent(hash, &headers.key);
@@ -102,11 +108,15 @@ pub fn open<T: Tables>(
 /// Opens the flow with the source port that it has been given.
 #[inline(always)]
 fn try_port<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, arrival: &Arrival) -> Result<(), InsertError> {
-    let hides_source = new.translated.source != headers.key.source || new.kind == FlowKind::Host;
+    let hides_source = new.translated.source != headers.key.source || new.kind == FlowKind::Host as u8;
     if hides_source && is_reserved(tables, &new.translated, arrival.now_ns) {
         return Err(InsertError::Exists);
     }
     reserve(tables, &headers.key, new, arrival.now_ns)?;
+    if hides_source && !cone::hold(tables, &headers.key, new, arrival.now_ns) {
+        tables.remove_flow(&new.translated.reversed());
+        return Err(InsertError::Exists);
+    }
     insert_original(tables, headers, new, arrival.now_ns)
 }
 
@@ -183,7 +193,7 @@ fn entry(arrives: &FlowKey, leaves: &FlowKey, new: &NewFlow, way: &Way, directio
         hop: way.hop,
         hop_generation: way.hop_generation,
         seen: 0,
-        role: Flow::pack_role(direction, new.kind),
+        role: Flow::pack_role_number(direction, new.kind),
         ingress_ifindex: way.ingress_ifindex,
         network: new.network,
         reserved: 0,

@@ -10,8 +10,8 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode,
-        PathCount, Published, PublishedKey, Uplink, UplinkAddress,
+        Address, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop,
+        HopKind, Ipv6Address, Mode, PathCount, Port, Published, PublishedKey, Uplink, UplinkAddress,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -24,6 +24,10 @@ pub struct Model {
     pub flows: HashMap<FlowKey, Flow>,
     /// How many entries it takes.
     pub flows_max: usize,
+    /// Who has which port of the host.
+    pub cones: HashMap<ConeKey, Cone>,
+    /// The ports of containers' cones.
+    pub cone_ports: HashMap<ConeOwner, Port>,
     /// The configuration.
     pub config: Config,
     /// Endpoints by address.
@@ -60,6 +64,8 @@ pub struct Model {
     pub listened_to: bool,
     /// What was announced.
     pub events: Vec<Event>,
+    /// How often a flow was looked up.
+    pub looks: std::cell::Cell<u64>,
 }
 
 impl Model {
@@ -89,6 +95,8 @@ impl Model {
         let mut model = Self {
             flows: HashMap::new(),
             flows_max: 1024,
+            cones: HashMap::new(),
+            cone_ports: HashMap::new(),
             config: Config {
                 mode: mode as u8,
                 opens_flows: 1,
@@ -96,7 +104,7 @@ impl Model {
                 port_last: 60999,
                 inbound_refresh: 1,
                 timeout_profile: 0,
-                reserved: [0; 4],
+                cone_timeout_s: 0,
                 port_seed: 42,
             },
             endpoints: BTreeMap::new(),
@@ -116,6 +124,7 @@ impl Model {
             counts: BTreeMap::new(),
             listened_to: false,
             events: Vec::new(),
+            looks: std::cell::Cell::new(0),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
         model.add_endpoint([172, 17, 0, 3], 13);
@@ -139,8 +148,18 @@ impl Model {
             mac,
             gateway: Self::GATEWAY,
             masquerade: [0; 4],
+            full_cone: 0,
+            reserved: [0; 3],
         };
         self.endpoints.insert(address, endpoint);
+    }
+
+    /// Gives the UDP ports of a container cones.
+    pub fn open_cones(&mut self, address: Address) {
+        self.config.cone_timeout_s = PairState::UdpStream.default_timeout_s();
+        if let Some(endpoint) = self.endpoints.get_mut(&address) {
+            endpoint.full_cone = 1;
+        }
     }
 
     /// The Ethernet address of the container behind an interface.
@@ -172,6 +191,7 @@ impl Tables for Model {
     type Entry = FlowKey;
 
     fn flow(&self, key: &FlowKey) -> Option<FlowKey> {
+        self.looks.set(self.looks.get() + 1);
         self.flows.contains_key(key).then_some(*key)
     }
 
@@ -228,6 +248,40 @@ impl Tables for Model {
 
     fn remove_flow(&mut self, key: &FlowKey) {
         self.flows.remove(key);
+    }
+
+    fn cone(&self, key: &ConeKey) -> Option<Cone> {
+        self.cones.get(key).copied()
+    }
+
+    fn touch_cone(&mut self, key: &ConeKey, now_ns: u64) {
+        if let Some(cone) = self.cones.get_mut(key) {
+            cone.last_seen_ns = now_ns;
+        }
+    }
+
+    fn insert_cone(&mut self, key: &ConeKey, cone: &Cone) -> Result<(), InsertError> {
+        if self.cones.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        self.cones.insert(*key, *cone);
+        Ok(())
+    }
+
+    fn remove_cone(&mut self, key: &ConeKey) {
+        self.cones.remove(key);
+    }
+
+    fn cone_port(&self, owner: &ConeOwner) -> Option<Port> {
+        self.cone_ports.get(owner).copied()
+    }
+
+    fn set_cone_port(&mut self, owner: &ConeOwner, port: Port) {
+        self.cone_ports.insert(*owner, port);
+    }
+
+    fn remove_cone_port(&mut self, owner: &ConeOwner) {
+        self.cone_ports.remove(owner);
     }
 
     fn config(&self) -> Config {

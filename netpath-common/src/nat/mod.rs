@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod apply;
+pub mod cone;
 pub mod icmp_error;
 pub mod port;

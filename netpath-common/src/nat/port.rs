@@ -5,6 +5,7 @@
 
 use crate::{
     abi::{Config, FlowKey, Mode, Port, PublishedKey},
+    nat::cone,
     tables::Tables,
     wire::protocol,
 };
@@ -31,13 +32,16 @@ pub struct Candidates {
 impl Candidates {
     /// Candidates for the flow of a packet with this tuple, as it arrived: flows that are to leave with the same tuple must
     /// not look at the same ports. A protocol whose ports can't be changed, or that has none, has none.
+    ///
+    /// For a cone (`full_cone` is 1) the destination doesn't count: two CPUs that make one for the same owner then come to the
+    /// same port.
     #[inline(always)]
     #[must_use]
-    pub const fn new(config: Config, arrived: &FlowKey) -> Self {
+    pub const fn new(config: Config, arrived: &FlowKey, full_cone: u8) -> Self {
         let first = config.port_first as u32;
         let last = config.port_last as u32;
         let size = if last >= first { last - first + 1 } else { 1 };
-        let hash = hash(config.port_seed, arrived);
+        let hash = hash(config.port_seed, arrived, full_cone);
         Self {
             first,
             size,
@@ -75,13 +79,16 @@ impl Candidates {
         port.to_be_bytes()
     }
 
-    /// Gives the tuple the next port that no flow holds, if one of the next few is such.
+    /// Gives the tuple the next port that no flow holds, nor another's cone, if one of the next few is such.
     #[inline(never)]
-    pub fn find_free<T: Tables>(&mut self, tables: &T, translated: &mut FlowKey) -> bool {
+    pub fn find_free<T: Tables>(&mut self, tables: &T, translated: &mut FlowKey, full_cone: u8) -> bool {
+        let holds = translated.protocol == protocol::UDP && tables.config().cone_timeout_s != 0;
         let mut look = 0;
         while look < LOOKS_MAX && self.may_change {
             translated.source_port = self.next();
-            if tables.flow(&translated.reversed()).is_none() {
+            if tables.flow(&translated.reversed()).is_none()
+                && (!holds || cone::is_open_to(tables, translated, full_cone))
+            {
                 return true;
             }
             look += 1;
@@ -124,20 +131,21 @@ fn is_published<T: Tables>(tables: &T, key: &FlowKey) -> bool {
 /// A keyed mix of the tuple: murmur3's finaliser over its words. Unpredictable to who doesn't know the seed, spread
 /// evenly, and cheap without a helper call.
 #[inline(always)]
-const fn hash(seed: u32, key: &FlowKey) -> u32 {
+const fn hash(seed: u32, key: &FlowKey, full_cone: u8) -> u32 {
     const fn mix(hash: u32, word: u32) -> u32 {
         let mut mixed = (hash ^ word).wrapping_mul(0x85eb_ca6b);
         mixed ^= mixed >> 13;
         mixed = mixed.wrapping_mul(0xc2b2_ae35);
         mixed ^ mixed >> 16
     }
-    const fn ports(key: &FlowKey) -> u32 {
-        let source: Port = key.source_port;
-        let destination: Port = key.destination_port;
+    const fn ports(source: Port, destination: Port) -> u32 {
         u32::from_ne_bytes([source[0], source[1], destination[0], destination[1]])
     }
+    // All ones or none, without a branch: what follows is long, and the verifier would go through it twice.
+    let keep = (full_cone as u32).wrapping_sub(1);
     let hash = mix(seed, u32::from_ne_bytes(key.source));
-    let hash = mix(hash, u32::from_ne_bytes(key.destination));
-    let hash = mix(hash, ports(key));
+    let hash = mix(hash, u32::from_ne_bytes(key.destination) & keep);
+    let hash = mix(hash, ports(key.source_port, [0; 2]));
+    let hash = mix(hash, ports([0; 2], key.destination_port) & keep);
     mix(hash, key.protocol as u32)
 }

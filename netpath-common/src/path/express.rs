@@ -37,7 +37,7 @@ pub fn express<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, headers: &H
         Some(hop) if hop.generation == flow.hop_generation && hop.takes_frames != 0 => hop,
         _ => return Fate::UNDECIDED,
     };
-    if headers.ttl <= 1 || headers.wire_len(packet) > hop.mtu || is_unfinished(packet, headers) {
+    if headers.ttl <= 1 || headers.wire_len > hop.mtu || is_unfinished(packet, headers) {
         return Fate::UNDECIDED;
     }
     if conntrack::is_silent(&flow, arrival.now_ns)

@@ -10,7 +10,7 @@ use crate::{
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
-    nat::answer::prohibited,
+    nat::{answer::prohibited, cone},
     packet::Packet,
     parse::{Headers, Transport},
     tables::{Arrival, Route, RouteQuery, Tables},
@@ -230,9 +230,9 @@ fn try_masquerade<T: Tables>(
         Transport::IcmpOther => return Err(DropReason::UnsupportedProtocol),
         _ => {}
     }
-    let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
+    if !is_own_source(tables, headers, arrival) {
         return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
-    };
+    }
     if headers.ttl <= 1 {
         // It ends here, as the kernel will say, and begins nothing.
         return Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
@@ -240,14 +240,9 @@ fn try_masquerade<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    let mut new = NewFlow {
-        kind: FlowKind::Masquerade,
-        network: source.network,
-        translated: headers.key,
-        original: Way { hop: 0, hop_generation: 0, ingress_ifindex: arrival.ifindex },
-        reply: Way { hop: source.hop, hop_generation: generation(tables, source.hop), ingress_ifindex: 0 },
-    };
-    match way_out(tables, headers, &source, &mut new) {
+    let mut new = NewFlow::to(FlowKind::Masquerade, &headers.key);
+    new.original.ingress_ifindex = arrival.ifindex;
+    match way_out(tables, headers, &mut new) {
         WayOut::Uplink => {}
         // It ends here too.
         WayOut::TooBig => return too_big(mode, headers).map(Some),
@@ -257,6 +252,12 @@ fn try_masquerade<T: Tables>(
     end_leftover(tables, headers, arrival.now_ns);
     open(tables, headers, &mut new, arrival)?;
     Ok(None)
+}
+
+/// Whether the packet's source is the address of the container that it came from.
+#[inline(never)]
+fn is_own_source<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
+    tables.endpoint(headers.key.source).is_some_and(|source| source.ifindex == arrival.ifindex)
 }
 
 /// Which way leads to the packet's destination.
@@ -272,9 +273,11 @@ enum WayOut {
     NotAnUplink,
 }
 
-/// Asks the routes and fills in the flow's hop and its source address.
+/// Asks the routes and fills in the flow's hops, its source address, and the port of its cone if there is one. A function of
+/// its own for the sake of the BPF stack.
 #[inline(never)]
-fn way_out<T: Tables>(tables: &T, headers: &Headers, source: &Endpoint, new: &mut NewFlow) -> WayOut {
+fn way_out<T: Tables>(tables: &T, headers: &Headers, new: &mut NewFlow) -> WayOut {
+    let Some(source) = tables.endpoint(headers.key.source) else { return WayOut::Kernel };
     let masquerade = source.masquerade;
     let query = RouteQuery {
         source: headers.key.source,
@@ -293,7 +296,17 @@ fn way_out<T: Tables>(tables: &T, headers: &Headers, source: &Endpoint, new: &mu
     let Some(hop) = tables.hop(uplink.hop) else { return WayOut::NotAnUplink };
     new.original.hop = uplink.hop;
     new.original.hop_generation = hop.generation;
-    if headers.wire_len > hop.mtu { WayOut::TooBig } else { WayOut::Uplink }
+    if headers.wire_len > hop.mtu {
+        return WayOut::TooBig;
+    }
+    new.reply.hop = source.hop;
+    new.reply.hop_generation = generation(tables, source.hop);
+    new.network = source.network;
+    new.full_cone = source.full_cone;
+    if source.full_cone != 0 && headers.transport == Transport::Udp {
+        cone::prefer(tables, &headers.key, &mut new.translated);
+    }
+    WayOut::Uplink
 }
 
 /// The address that a masqueraded flow leaves with: the one whose subnet holds the next hop, else the first.

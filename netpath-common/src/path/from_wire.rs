@@ -10,6 +10,7 @@ use crate::{
     conntrack::{NewFlow, Way, open},
     drop::DropReason,
     forward::{Fate, Verdict},
+    nat::cone,
     packet::Packet,
     parse::{Headers, Transport},
     tables::{Arrival, Tables},
@@ -54,19 +55,29 @@ fn try_unknown<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) 
         return Err(DropReason::DirectToContainer);
     }
     // An ICMP error that quotes no flow is about the host's own packets.
-    match published(tables, headers) {
-        Some(published) => open_published(tables, headers, &published, arrival),
-        None => kernel,
+    let mut target = Published { address: [0; 4], port: [0; 2], reserved: [0; 2] };
+    // Both numbers come out of maps: the verifier, who doesn't know them, goes through what follows once.
+    let kind = match published(tables, headers) {
+        Some(published) => {
+            target = published;
+            FlowKind::Published as u8 | published.reserved[0]
+        }
+        None => cone::find(tables, headers, arrival.now_ns, &mut target),
+    };
+    if kind == 0 {
+        return kernel;
     }
+    open_published(tables, headers, &target, arrival, kind)
 }
 
-/// World to container: opens a flow to the endpoint behind a published port. The client's address stays.
+/// World to container: opens a flow to the endpoint behind a published port or a cone. The client's address stays.
 #[inline(always)]
 fn open_published<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     published: &Published,
     arrival: &Arrival,
+    kind: u8,
 ) -> Result<Option<Verdict>, DropReason> {
     if headers.ttl <= 1 {
         // It ends here and begins nothing.
@@ -78,7 +89,7 @@ fn open_published<T: Tables>(
     if !is_translatable(headers, published) {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
     }
-    let Some(mut new) = published_flow(tables, headers, published, arrival) else {
+    let Some(mut new) = published_flow(tables, headers, published, arrival, kind) else {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::HopGone).map(Some);
     };
     end_leftover(tables, headers, arrival.now_ns);
@@ -93,6 +104,7 @@ fn published_flow<T: Tables>(
     headers: &Headers,
     published: &Published,
     arrival: &Arrival,
+    kind: u8,
 ) -> Option<NewFlow> {
     let endpoint = tables.endpoint(published.address)?;
     let uplink_hop = tables.uplink(arrival.ifindex)?.hop;
@@ -100,7 +112,8 @@ fn published_flow<T: Tables>(
     translated.destination = published.address;
     translated.destination_port = published.port;
     Some(NewFlow {
-        kind: FlowKind::Published,
+        kind,
+        full_cone: 0,
         network: endpoint.network,
         translated,
         original: Way { hop: endpoint.hop, hop_generation: generation(tables, endpoint.hop), ingress_ifindex: 0 },

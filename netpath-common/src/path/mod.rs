@@ -179,6 +179,8 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Hairpin, _) => PathCount::Hairpin,
         (FlowKind::Host, Direction::Original) => PathCount::HostOut,
         (FlowKind::Host, Direction::Reply) => PathCount::HostIn,
+        (FlowKind::Cone, Direction::Original) => PathCount::ConeIn,
+        (FlowKind::Cone, Direction::Reply) => PathCount::ConeOut,
     };
     Ok(Verdict { forward, path })
 }
@@ -210,8 +212,8 @@ fn kernel_must_answer<T: Tables>(
     match (leaves_host, dying) {
         (true, true) => answer,
         (true, false) => too_big(tables.config().mode(), headers).map(Some),
-        // Docker's rules know a published port; the answers to a masqueraded flow they don't.
-        (false, _) if takeover && flow.kind() != FlowKind::Masquerade => answer,
+        // Docker's rules know a published port; the answers to a masqueraded flow and a cone they don't.
+        (false, _) if takeover && matches!(flow.kind(), FlowKind::Published | FlowKind::Hairpin) => answer,
         (false, _) => Err(DropReason::TtlExpired),
     }
 }

@@ -14,7 +14,7 @@ const UNSET: Config = Config {
     port_last: 0,
     inbound_refresh: 1,
     timeout_profile: 0,
-    reserved: [0; 4],
+    cone_timeout_s: 0,
     port_seed: 0,
 };
 

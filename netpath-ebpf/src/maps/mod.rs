@@ -5,6 +5,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod asked;
+pub(crate) mod cones;
 pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod endpoints;
@@ -26,8 +27,8 @@ use core::ffi::c_void;
 
 use netpath_common::{
     abi::{
-        Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount,
-        Published, PublishedKey, Uplink,
+        Address, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop,
+        Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -103,6 +104,41 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn remove_flow(&mut self, key: &FlowKey) {
         flows::remove(key);
+    }
+
+    #[inline(always)]
+    fn cone(&self, key: &ConeKey) -> Option<Cone> {
+        cones::find(key)
+    }
+
+    #[inline(always)]
+    fn touch_cone(&mut self, key: &ConeKey, now_ns: u64) {
+        cones::touch(key, now_ns);
+    }
+
+    #[inline(always)]
+    fn insert_cone(&mut self, key: &ConeKey, cone: &Cone) -> Result<(), InsertError> {
+        cones::insert(key, cone)
+    }
+
+    #[inline(always)]
+    fn remove_cone(&mut self, key: &ConeKey) {
+        cones::remove(key);
+    }
+
+    #[inline(always)]
+    fn cone_port(&self, owner: &ConeOwner) -> Option<Port> {
+        cones::port(owner)
+    }
+
+    #[inline(always)]
+    fn set_cone_port(&mut self, owner: &ConeOwner, port: Port) {
+        cones::set_port(owner, port);
+    }
+
+    #[inline(always)]
+    fn remove_cone_port(&mut self, owner: &ConeOwner) {
+        cones::remove_port(owner);
     }
 
     #[inline(always)]

@@ -70,6 +70,8 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> 
 }
 
 fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Options {
+    let networks = &settings.networks;
+    let full_cone = networks.iter().filter_map(|(name, network)| Some((name.clone(), network.full_cone?))).collect();
     let masquerade = settings.networks.into_iter().map(|(name, network)| (name, network.masquerade)).collect();
     daemon::Options {
         uplinks: args.uplinks,
@@ -84,6 +86,7 @@ fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Option
             timeouts: TimeoutTable::of_host(&settings.timeouts),
         },
         masquerade,
+        full_cone,
     }
 }
 

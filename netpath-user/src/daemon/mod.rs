@@ -65,6 +65,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Addresses that flows of a network leave with, by its name or id.
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Whether a network has cones, by its name or id.
+    pub full_cone: BTreeMap<String, bool>,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
 }
@@ -121,7 +123,7 @@ fn wishes(options: &Options) -> Wishes {
         UplinkChoice::Named(options.uplinks.clone())
     };
     let xdp = if options.dataplane.xdp == XdpChoice::Off { Xdp::Off } else { Xdp::Attach };
-    Wishes { uplinks, xdp, masquerade: options.masquerade.clone() }
+    Wishes { uplinks, xdp, masquerade: options.masquerade.clone(), full_cone: options.full_cone.clone() }
 }
 
 /// Whether containers are to take frames from XDP. `auto` leaves their interfaces alone.

@@ -54,6 +54,7 @@ impl Links {
             program::BRIDGE,
             program::LOOPBACK,
             program::COLLECT,
+            program::COLLECT_CONES,
             program::REMOVE,
         ] {
             classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;

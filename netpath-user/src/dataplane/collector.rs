@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use netpath_common::{
     abi::{
-        Flow, FlowKey, Handover,
+        Cone, ConeKey, Flow, FlowKey, Handover,
         names::{map, program},
     },
     conntrack::state::{SECOND_NS, possible_states},
@@ -54,6 +54,7 @@ impl Kernel {
             collected.left = Some((self.swept.scanned / 2).saturating_sub(self.swept.deleted));
             self.swept = Collected::default();
             self.collect_handover(now_ns)?;
+            self.collect_cones(now_ns)?;
         }
         Ok(collected)
     }
@@ -68,6 +69,23 @@ impl Kernel {
         let shortest = states.iter().filter_map(|state| self.timeouts.get(state)).min();
         let shortest_ns = shortest.map_or(0, |seconds| u64::from(*seconds) * SECOND_NS);
         Ok(now_ns.saturating_sub(flow.last_seen_ns) >= shortest_ns)
+    }
+
+    /// Lets go of ports whose cone, or whose claim, has ended. As with flows, the program decides.
+    fn collect_cones(&mut self, now_ns: u64) -> anyhow::Result<()> {
+        // Without cones there may still be some of before: they go as well.
+        let timeout_ns = u64::from(self.pins().config()?.cone_timeout_s) * SECOND_NS;
+        let mut candidates = Vec::new();
+        let mut cones = Vec::new();
+        pins::walk::<ConeKey, Cone>(&self.cones, map::CONES, |key, cone| cones.push((key, cone)))?;
+        for (key, cone) in cones {
+            let is_gone = !cone.is_shared() && self.hops.get(cone.hop)?.generation != cone.hop_generation;
+            if is_gone || now_ns.saturating_sub(cone.last_seen_ns) >= timeout_ns {
+                candidates.push(key);
+            }
+        }
+        let program = attach::classifier(&mut self.ebpf, program::COLLECT_CONES)?;
+        remover::run(program, &candidates).context("the collector's program for cones failed").map(drop)
     }
 
     /// Forgets flows of nf_conntrack that have been silent for their time.

@@ -34,6 +34,7 @@ pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
         network: endpoint.network,
         gateway: endpoint.gateway.into(),
         masquerade: endpoint.masquerade.into(),
+        full_cone: endpoint.full_cone != 0,
         mtu: hop.mtu,
         takes_frames: hop.takes_frames != 0,
     }
@@ -57,7 +58,7 @@ pub(super) fn endpoint_hop(endpoint: &Endpoint) -> Hop {
     }
 }
 
-pub(super) const fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
+pub(super) fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
     abi::Endpoint {
         ifindex: endpoint.ifindex,
         bridge_ifindex: endpoint.bridge_ifindex,
@@ -66,6 +67,8 @@ pub(super) const fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoi
         mac: endpoint.mac,
         gateway: endpoint.gateway.octets(),
         masquerade: endpoint.masquerade.octets(),
+        full_cone: u8::from(endpoint.full_cone),
+        reserved: [0; 3],
     }
 }
 

@@ -64,6 +64,7 @@ pub struct Kernel {
     published: MapData,
     pub(super) handover: MapData,
     pub(super) flows: MapData,
+    pub(super) cones: MapData,
     pub(super) sweep: Cursor,
     pub(super) swept: Collected,
     pub(super) timeouts: BTreeMap<PairState, u32>,
@@ -106,6 +107,7 @@ impl Kernel {
             published: raw(&mut ebpf, map::PUBLISHED)?,
             handover: raw(&mut ebpf, map::HANDOVER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
+            cones: raw(&mut ebpf, map::CONES)?,
             sweep: Cursor::default(),
             swept: Collected::default(),
             timeouts: options.timeouts.iter().collect(),
@@ -118,6 +120,9 @@ impl Kernel {
         };
         kernel.configure(options)?;
         kernel.state = kernel.read_state()?;
+        // Here, and not when the last such network goes: until then its flows keep their ports.
+        let has_cones = kernel.state.endpoints.values().any(|endpoint| endpoint.full_cone);
+        kernel.write_cone_timeout(has_cones)?;
         Ok(kernel)
     }
 
@@ -213,6 +218,18 @@ impl Kernel {
         Ok(())
     }
 
+    /// Switches cones on or off; on, they may be silent as long as any flow of theirs, so that none outlives its cone.
+    fn write_cone_timeout(&mut self, has_cones: bool) -> anyhow::Result<()> {
+        let config = self.pins.config()?;
+        let states = [PairState::UdpUnreplied, PairState::UdpReplied, PairState::UdpStream];
+        let longest = states.iter().filter_map(|state| self.timeouts.get(state)).max();
+        let cone_timeout_s = if has_cones { longest.copied().unwrap_or(0) } else { 0 };
+        if config.cone_timeout_s == cone_timeout_s {
+            return Ok(());
+        }
+        self.write_config(Config { cone_timeout_s, ..config })
+    }
+
     fn write_config(&mut self, config: Config) -> anyhow::Result<()> {
         self.config.set(0, config, 0).context("can't write the configuration map")
     }
@@ -237,6 +254,9 @@ impl Kernel {
             }
             (_, None) => self.hops.assign(hop)?,
         };
+        if endpoint.full_cone {
+            self.write_cone_timeout(true)?;
+        }
         let entry = convert::endpoint_entry(endpoint, index);
         self.endpoints.insert(address.octets(), entry, 0).with_context(|| format!("can't write the endpoint {address}"))
     }

@@ -6,8 +6,8 @@ use aya::{
     maps::{MapInfo, MapType},
 };
 use netpath_common::abi::{
-    Address, Asked, AskedKey, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address,
-    Published, PublishedKey, Traffic, Uplink,
+    Address, Asked, AskedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
+    Handover, Hop, Ipv6Address, Port, Published, PublishedKey, Traffic, Uplink,
     names::{map, variable},
 };
 
@@ -36,7 +36,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 17] = [
+const SHAPES: [Shape; 19] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
@@ -52,6 +52,8 @@ const SHAPES: [Shape; 17] = [
     shape::<AskedKey, Asked>(map::ASKED, MapType::LruHash),
     shape::<u32, u64>(map::DROPS, MapType::PerCpuArray),
     shape::<u32, Traffic>(map::TRAFFIC, MapType::PerCpuArray),
+    shape::<ConeKey, Cone>(map::CONES, MapType::Hash),
+    shape::<ConeOwner, Port>(map::CONE_PORTS, MapType::Hash),
     // A ring buffer has neither keys nor values.
     shape::<(), ()>(map::EVENTS, MapType::RingBuf),
     shape::<u32, u64>(map::LISTENER, MapType::Array),

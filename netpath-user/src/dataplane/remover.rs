@@ -8,6 +8,7 @@ use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt as _, path::Path};
 
 use anyhow::Context as _;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use bytemuck::Pod;
 use netpath_common::{
     abi::{FlowKey, RUN_KEYS_MAX, names::program},
     wire::ethernet,
@@ -50,8 +51,8 @@ impl Remover {
     }
 }
 
-/// Runs a program that deletes flows on all the keys, and gives how many flows it deleted.
-pub(super) fn run(program: &SchedClassifier, keys: &[FlowKey]) -> Result<u64, ProgramError> {
+/// Runs a program that deletes flows, or cones, on all the keys, and gives how many it deleted.
+pub(super) fn run<K: Pod>(program: &SchedClassifier, keys: &[K]) -> Result<u64, ProgramError> {
     let mut deleted = 0;
     for keys in keys.chunks(RUN_KEYS_MAX) {
         let mut data = vec![0; ethernet::LEN];

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use aya::programs::{Program, TestRun as _, TestRunOptions};
+use anyhow::{Context as _, anyhow};
+use aya::programs::{Program, SchedClassifier, TestRun as _, TestRunOptions};
 use netpath_common::abi::names::program;
 
 use super::{Kernel, attach};
@@ -33,12 +33,12 @@ pub struct ProgramCost {
 }
 
 impl Kernel {
-    /// Runs a tc program on one frame that came in by an interface.
+    /// Runs a tc program on one frame that came in by an interface. Several CPUs may run it at once.
     ///
     /// # Errors
     ///
     /// When there is no such program, or the kernel refuses the frame: it takes one page at most.
-    pub fn test_tc(&mut self, program: &str, ifindex: IfIndex, frame: &[u8]) -> anyhow::Result<TestRun> {
+    pub fn test_tc(&self, program: &str, ifindex: IfIndex, frame: &[u8]) -> anyhow::Result<TestRun> {
         /// Size of `struct __sk_buff` and the place of its member `ifindex` (`include/uapi/linux/bpf.h`).
         const CONTEXT_LEN: usize = 192;
         const IFINDEX_AT: usize = 40;
@@ -54,7 +54,9 @@ impl Kernel {
             ctx_in: Some(&context),
             ..TestRunOptions::new()
         };
-        let result = attach::classifier(&mut self.ebpf, program)?.test_run(options);
+        let found = self.ebpf.program(program).ok_or_else(|| anyhow!("the eBPF object lacks the program {program}"))?;
+        let classifier: &SchedClassifier = found.try_into().with_context(|| format!("{program} isn't for tc"))?;
+        let result = classifier.test_run(options);
         let result = result.with_context(|| format!("can't run {program}"))?;
         out.truncate(result.data_size_out as usize);
         Ok(TestRun { action: result.return_value, frame: out })

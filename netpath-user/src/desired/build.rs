@@ -36,6 +36,8 @@ pub struct Wishes {
     pub xdp: Xdp,
     /// Addresses that flows of a network leave with, by its name or id.
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Whether a network has cones, by its name or id, before what Docker's option says.
+    pub full_cone: BTreeMap<String, bool>,
 }
 
 /// What [`build`] makes.
@@ -63,6 +65,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
     add_bridges(&mut wanted.state, host, &bridge_indexes);
+    refuse_options(&mut wanted, docker);
     for container in docker.containers.values() {
         add_endpoints(&mut wanted, docker, host, &bridges, wishes, container);
     }
@@ -164,6 +167,7 @@ fn add_endpoints(
                 let of_bridge = || host.first_address(endpoint.bridge_ifindex);
                 endpoint.gateway = network.gateway.or_else(of_bridge).unwrap_or(Ipv4Addr::UNSPECIFIED);
                 endpoint.masquerade = masquerade(wishes, &interface.network, network, interface.address);
+                endpoint.full_cone = has_cones(wishes, &interface.network, network);
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {
@@ -198,6 +202,7 @@ fn endpoint(
         network,
         gateway,
         masquerade,
+        full_cone: false,
         mtu,
         takes_frames: peer.takes_frames,
     })
@@ -210,6 +215,32 @@ fn masquerade(wishes: &Wishes, id: &str, network: &Network, address: Ipv4Addr) -
     match pool.map(Vec::as_slice) {
         Some(pool @ [_, ..]) => pool[address.to_bits() as usize % pool.len()],
         _ => network.masquerade.unwrap_or(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+/// Whether the UDP ports of a network's containers are cones.
+fn has_cones(wishes: &Wishes, id: &str, network: &Network) -> bool {
+    let wish = wishes.full_cone.get(&network.name).or_else(|| wishes.full_cone.get(id));
+    wish.copied().unwrap_or_else(|| network.full_cone.as_deref().and_then(switch).unwrap_or(false))
+}
+
+/// A switch as `docker network create --opt` takes it: the name alone switches on.
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "" | "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn refuse_options(wanted: &mut Wanted, docker: &DockerModel) {
+    for network in docker.networks.values().filter(|network| network.is_managed()) {
+        if let Some(value) = network.full_cone.as_deref().filter(|value| switch(value).is_none()) {
+            wanted.refused.push(format!(
+                "the option netpath.full_cone of network {} is {value:?}; it can be true or false, and is taken for false",
+                network.name
+            ));
+        }
     }
 }
 

@@ -34,7 +34,12 @@ fn case() -> Case {
     Case {
         docker: sample::docker(),
         host: sample::host(),
-        wishes: Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Attach, masquerade: BTreeMap::new() },
+        wishes: Wishes {
+            uplinks: UplinkChoice::DefaultRoutes,
+            xdp: Xdp::Attach,
+            masquerade: BTreeMap::new(),
+            full_cone: BTreeMap::new(),
+        },
         actual: State::default(),
     }
 }
@@ -60,6 +65,7 @@ fn a_stock_host_with_one_container() {
         network: 3,
         gateway: GATEWAY,
         masquerade: Ipv4Addr::UNSPECIFIED,
+        full_cone: false,
         mtu: 1500,
         takes_frames: false,
     };
@@ -262,6 +268,26 @@ fn flows_leave_with_the_networks_address_and_the_operators_pool_comes_before_it(
         assert!([first, second].contains(&chosen), "by name or id");
         assert_eq!(case.build().state.endpoints[&WEB].masquerade, chosen, "a container keeps to one address");
     }
+}
+
+#[test]
+fn cones_are_off_unless_the_network_or_the_operator_asks_for_them() {
+    let mut case = case();
+    assert!(!case.build().state.endpoints[&WEB].full_cone);
+    for (option, expected) in [("true", true), ("1", true), ("false", false), ("0", false), ("", true)] {
+        case.docker.networks.get_mut("default").unwrap().full_cone = Some(option.to_owned());
+        let wanted = case.build();
+        assert_eq!((wanted.state.endpoints[&WEB].full_cone, wanted.refused.len()), (expected, 0), "{option:?}");
+    }
+    for name in ["bridge", "default"] {
+        case.wishes.full_cone = [(name.to_owned(), false)].into();
+        assert!(!case.build().state.endpoints[&WEB].full_cone, "the operator's word comes before the network's");
+    }
+    case.wishes.full_cone.clear();
+    case.docker.networks.get_mut("default").unwrap().full_cone = Some("perhaps".to_owned());
+    let wanted = case.build();
+    assert!(!wanted.state.endpoints[&WEB].full_cone);
+    assert!(wanted.refused[0].contains("perhaps") && wanted.refused[0].contains("bridge"), "{:?}", wanted.refused);
 }
 
 #[test]

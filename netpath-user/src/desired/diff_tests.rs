@@ -24,6 +24,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         network,
         gateway: Ipv4Addr::new(172, 17, 0, 1),
         masquerade: Ipv4Addr::UNSPECIFIED,
+        full_cone: false,
         mtu: 1500,
         takes_frames: false,
     })

@@ -38,6 +38,8 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
     /// The address that flows to the world leave with, where an option of the network says it.
     pub masquerade: Option<Ipv4Addr>,
+    /// What the option `netpath.full_cone` says, word for word.
+    pub full_cone: Option<String>,
 }
 
 impl Network {

@@ -57,6 +57,8 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     /// The address that its flows to the world leave with; 0.0.0.0: the route decides.
     pub masquerade: Ipv4Addr,
+    /// Whether its UDP ports are cones.
+    pub full_cone: bool,
     /// The largest IPv4 packet that the veth takes.
     pub mtu: u32,
     /// Whether XDP may send frames into the container.

@@ -51,6 +51,8 @@ pub struct NetworkSettings {
     /// Addresses that flows to the world leave with; every container keeps to one of them. Empty: as Docker's option
     /// `com.docker.network.host_ipv4` says, else as the route decides.
     pub masquerade: Vec<Ipv4Addr>,
+    /// Whether its containers' UDP ports are cones. Absent: as Docker's option `netpath.full_cone` says, else not.
+    pub full_cone: Option<bool>,
 }
 
 /// Why the file can't be used.
@@ -112,6 +114,7 @@ mod tests {
             reserved = [4789, "500-510"]
             [networks.web]
             masquerade = ["198.51.100.7"]
+            full_cone = true
         "#;
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.timeouts.profile, Profile::Rfc);
@@ -119,6 +122,7 @@ mod tests {
         assert_eq!(settings.ports.range, Some(PortRange { first: 2000, last: 2999 }));
         assert_eq!(settings.ports.reserved.len(), 2);
         assert_eq!(settings.networks["web"].masquerade, [Ipv4Addr::new(198, 51, 100, 7)]);
+        assert_eq!(settings.networks["web"].full_cone, Some(true));
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
     }
 
@@ -131,6 +135,7 @@ mod tests {
             ("[ports]\nrange = \"9-8\"", "9-8"),
             ("[ports]\nreserved = [70000]", "70000"),
             ("[networks.web]\nmasquerade = [\"host\"]", "masquerade"),
+            ("[networks.web]\nfull_cone = \"yes\"", "full_cone"),
             ("[network.web]", "network"),
         ] {
             let error = Settings::parse(text).unwrap_err();

@@ -59,9 +59,19 @@ pub(crate) struct Host {
 
 /// Runs a test on a host of its own, in a thread with a network namespace of its own.
 pub(crate) fn on_host(mode: Mode, test: impl FnOnce(&mut Host) + Send + 'static) {
+    on_host_with(mode, PortRange { first: 40_000, last: 40_003 }, 1024, test);
+}
+
+/// The same with a range of ports and a size of the flow table.
+pub(crate) fn on_host_with(
+    mode: Mode,
+    port_range: PortRange,
+    flows_max: u32,
+    test: impl FnOnce(&mut Host) + Send + 'static,
+) {
     let result = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("the program tests need root, for a network namespace of their own");
-        let mut host = Host::new(mode);
+        let mut host = Host::new(mode, port_range, flows_max);
         test(&mut host);
     })
     .join();
@@ -71,7 +81,7 @@ pub(crate) fn on_host(mode: Mode, test: impl FnOnce(&mut Host) + Send + 'static)
 }
 
 impl Host {
-    fn new(mode: Mode) -> Self {
+    fn new(mode: Mode, port_range: PortRange, flows_max: u32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pin_dir = PathBuf::from(format!("/sys/fs/bpf/np-program-{}-{number}", std::process::id()));
@@ -97,8 +107,8 @@ impl Host {
             pin_dir: pin_dir.clone(),
             xdp: XdpChoice::Off,
             tc: TcChoice::Auto,
-            flows_max: 1024,
-            port_range: PortRange { first: 40_000, last: 40_003 },
+            flows_max,
+            port_range,
             reserved_ports: BTreeSet::new(),
             timeouts: TimeoutTable::of_host(&Settings::default().timeouts),
         };
@@ -171,6 +181,7 @@ impl Host {
             network: 1,
             gateway: GATEWAY,
             masquerade: Ipv4Addr::UNSPECIFIED,
+            full_cone: false,
             mtu: 1500,
             takes_frames: false,
         }

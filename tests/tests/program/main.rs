@@ -5,6 +5,7 @@
 
 mod budget;
 mod harness;
+mod race;
 
 use harness::*;
 use netpath_common::{
@@ -93,6 +94,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
                 network: 1,
                 gateway: GATEWAY,
                 masquerade: std::net::Ipv4Addr::UNSPECIFIED,
+                full_cone: false,
                 mtu: 1500,
                 takes_frames: false,
             };

@@ -160,3 +160,50 @@ fn expendable_states_are_those_that_nobody_waits_in() {
     assert!(PairState::SynSent.is_expendable() && PairState::TimeWait.is_expendable());
     assert!(!PairState::Established.is_expendable() && !PairState::UdpReplied.is_expendable());
 }
+
+/// Flows to one destination until its range holds no more: how many find a port, and after how many looks, by how full the
+/// range is.
+#[test]
+fn a_range_is_filled_towards_one_destination() {
+    const SIZE: u32 = 8192;
+    let mut model = Model::host(Mode::Sole);
+    (model.config.port_first, model.config.port_last) = (20_000, 20_000 + SIZE as u16 - 1);
+    model.flows_max = 4 * SIZE as usize;
+    let levels = [0, 10, 50, 90, 95, 99, 100];
+    // Attempts, successes and looks of the levels.
+    let mut tallies = [(0_u64, 0_u64, 0_u64); 7];
+    let mut taken = std::collections::BTreeSet::new();
+    for index in 0..16 * SIZE {
+        let [_, a, b, c] = index.to_be_bytes();
+        let address = [10, a, b, c];
+        model.endpoints.remove(&[10, 0, 0, 0]);
+        model.add_endpoint(address, 100 + index);
+        // Nobody keeps a published port, so every flow searches.
+        let mut frame = build(Summary { source: address, ..from_port(8080) }, Kind::Udp, b"");
+        let percent = taken.len() * 100 / SIZE as usize;
+        let level = levels.iter().rposition(|level| percent >= *level).unwrap_or(0);
+        let before = model.looks.get();
+        let fate = outbound(&mut model, 100 + index, 1, &mut frame);
+        let (attempts, successes, looks) = &mut tallies[level];
+        *attempts += 1;
+        *looks += model.looks.get() - before;
+        if fate.path() == Some(PathCount::MasqueradeOut) {
+            *successes += 1;
+            assert!(taken.insert(read(&frame).source_port), "two flows share a port");
+        }
+        if taken.len() == SIZE as usize && tallies[6].0 >= 1000 {
+            break;
+        }
+    }
+    println!("full from   attempts   find a port   looks for a flow");
+    for (level, (attempts, successes, looks)) in levels.iter().zip(tallies) {
+        if attempts > 0 {
+            let (rate, looks) = (successes as f64 * 100.0 / attempts as f64, looks as f64 / attempts as f64);
+            println!("{level:>7} %   {attempts:>8}   {rate:>9.2} %   {looks:>8.1}");
+        }
+    }
+    println!("{} ports of {SIZE} were given away", taken.len());
+    assert!(tallies[3].1 * 100 > tallies[3].0 * 95, "from 90 % to 95 % hardly a flow is refused");
+    assert!(taken.len() as u32 > SIZE * 99 / 100, "{} ports of {SIZE}", taken.len());
+    assert_eq!(tallies[6].1, 0, "a full range has no port");
+}

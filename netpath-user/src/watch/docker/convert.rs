@@ -17,6 +17,7 @@ use crate::{
 mod option {
     pub(super) const NAME: &str = "com.docker.network.bridge.name";
     pub(super) const DEFAULT: &str = "com.docker.network.bridge.default_bridge";
+    pub(super) const FULL_CONE: &str = "netpath.full_cone";
     pub(super) const HOST_IPV4: &str = "com.docker.network.host_ipv4";
     pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 }
@@ -48,6 +49,7 @@ pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
         subnets: subnets.collect(),
         gateway,
         masquerade: options.get(option::HOST_IPV4).and_then(|address| address.parse().ok()),
+        full_cone: options.get(option::FULL_CONE).cloned(),
     };
     Some((id, network))
 }
