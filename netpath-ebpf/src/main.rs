@@ -37,25 +37,25 @@ use crate::{
 fn np_xdp_uplink(context: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&context);
     let mut tables = KernelTables::new(context.ctx.cast());
-    let Some(headers) = scratch::headers() else { return verdict::pass() };
-    match early(&packet, &tables, headers) {
+    let Some(work) = scratch::workspace() else { return verdict::pass() };
+    match early(&packet, &tables, &mut work.headers) {
         Err(reason) => verdict::xdp(&packet, Fate::dropped(reason)),
         Ok(NetworkLayer::Ipv4) if packet.is_linear() => {
-            let fate = express(&mut packet, &mut tables, headers, &clock::arrival_at_xdp(&context));
+            let fate = express(&mut packet, &mut tables, &work.headers, &clock::arrival_at_xdp(&context));
             verdict::xdp(&packet, fate)
         }
         Ok(_) => verdict::pass(),
     }
 }
 
-/// Early drops behind the driver, where the express way would save nothing: there is a buffer already. Not for several buffers: for a program that takes them the kernel copies the socket buffer
-/// and forgets the length of its Ethernet header (`skb_pp_cow_data`, seen on 6.18), so that tc would then see the packet
-/// without one.
+/// Early drops behind the driver, where the express way would save nothing: there is a buffer already. Not for several
+/// buffers: for a program that takes them the kernel copies the socket buffer and forgets the length of its Ethernet header
+/// (`skb_pp_cow_data`, seen on 6.18), so that tc would then see the packet without one.
 #[xdp]
 fn np_xdp_generic(context: XdpContext) -> u32 {
     let packet = XdpPacket::new(&context);
-    let Some(headers) = scratch::headers() else { return verdict::pass() };
-    match early(&packet, &KernelTables::new(context.ctx.cast()), headers) {
+    let Some(work) = scratch::workspace() else { return verdict::pass() };
+    match early(&packet, &KernelTables::new(context.ctx.cast()), &mut work.headers) {
         Err(reason) => verdict::xdp(&packet, Fate::dropped(reason)),
         Ok(_) => verdict::pass(),
     }
@@ -69,9 +69,9 @@ fn np_uplink(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
-    let fate = from_wire::from_wire(&mut packet, &mut tables, headers, &clock::arrival(&context));
-    with_held(&context, &packet, headers, fate)
+    let Some(work) = scratch::workspace() else { return verdict::not_ours(&packet) };
+    let fate = from_wire::from_wire(&mut packet, &mut tables, work, &clock::arrival(&context));
+    with_held(&context, &packet, &work.headers, fate)
 }
 
 /// The verdict at an ingress where fragments are held; this one may be what others wait for. Those go last: few verdicts
@@ -93,10 +93,10 @@ fn np_egress(context: TcContext) -> i32 {
         return verdict::next();
     }
     let mut packet = TcPacket::new(&context);
-    let Some(headers) = scratch::headers().filter(|_| packet.is_ours()) else { return verdict::next() };
+    let Some(work) = scratch::workspace().filter(|_| packet.is_ours()) else { return verdict::next() };
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let arrival = clock::arrival(&context);
-    let fate = from_host_to_wire::from_host_to_wire(&mut packet, &mut tables, headers, &arrival);
+    let fate = from_host_to_wire::from_host_to_wire(&mut packet, &mut tables, work, &arrival);
     verdict::egress(&packet, fate)
 }
 
@@ -108,9 +108,9 @@ fn np_container(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let Some(headers) = scratch::headers() else { return verdict::not_ours(&packet) };
-    let fate = from_container::from_container(&mut packet, &mut tables, headers, &clock::arrival(&context));
-    with_held(&context, &packet, headers, fate)
+    let Some(work) = scratch::workspace() else { return verdict::not_ours(&packet) };
+    let fate = from_container::from_container(&mut packet, &mut tables, work, &clock::arrival(&context));
+    with_held(&context, &packet, &work.headers, fate)
 }
 
 /// tc egress on a bridge: packets from the host to its containers.

@@ -7,9 +7,9 @@ use crate::{
     abi::{FlowKey, Mode, PathCount},
     conntrack,
     forward::{Fate, Forward},
-    parse::{Headers, NetworkLayer},
+    parse::NetworkLayer,
     path::{
-        early::early, express::express, from_container::from_container, from_host::from_host,
+        Workspace, early::early, express::express, from_container::from_container, from_host::from_host,
         from_host_to_wire::from_host_to_wire, from_wire::from_wire,
     },
     tables::Arrival,
@@ -41,16 +41,16 @@ pub fn exercise(input: &[u8]) {
 
 fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
     let mut packet = frame;
-    let mut headers = Headers::EMPTY;
+    let mut work = Workspace::EMPTY;
     let arrival = |ifindex| Arrival { ifindex, now_ns };
     match way % 6 {
-        0 => from_wire(&mut packet, model, &mut headers, &arrival(Model::UPLINK)),
-        1 => from_container(&mut packet, model, &mut headers, &arrival(12)),
-        2 => from_container(&mut packet, model, &mut headers, &arrival(13)),
+        0 => from_wire(&mut packet, model, &mut work, &arrival(Model::UPLINK)),
+        1 => from_container(&mut packet, model, &mut work, &arrival(12)),
+        2 => from_container(&mut packet, model, &mut work, &arrival(13)),
         3 => from_host(&mut packet, model, &arrival(Model::BRIDGE)),
-        4 => from_host_to_wire(&mut packet, model, &mut headers, &arrival(Model::UPLINK)),
-        _ => match early(&packet, model, &mut headers) {
-            Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &headers, &arrival(Model::UPLINK)),
+        4 => from_host_to_wire(&mut packet, model, &mut work, &arrival(Model::UPLINK)),
+        _ => match early(&packet, model, &mut work.headers) {
+            Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &work.headers, &arrival(Model::UPLINK)),
             Ok(NetworkLayer::Other) => Fate::UNDECIDED,
             Err(reason) => Fate::dropped(reason),
         },

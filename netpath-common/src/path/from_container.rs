@@ -1,13 +1,13 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
 use super::{
-    end_leftover, generation, icmp_error, leave, may_open,
+    Workspace, generation, icmp_error, leave, may_open,
     published::{is_translatable, published},
     too_big, with_flow,
 };
 use crate::{
     abi::{Address, Endpoint, FlowKind, PathCount, Published, Uplink},
-    conntrack::{NewFlow, Way, open},
+    conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
     nat::{answer::prohibited, cone},
@@ -19,20 +19,27 @@ use crate::{
 
 /// Carries a packet that came out of a container's veth.
 ///
-/// `headers` is memory to work in; what it holds doesn't matter.
+/// `work` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
 pub fn from_container<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
-    headers: &mut Headers,
+    work: &mut Workspace,
     arrival: &Arrival,
 ) -> Fate {
-    with_flow(packet, tables, headers, arrival, unknown)
+    let fate = with_flow(packet, tables, work, arrival, unknown);
+    answer(packet, tables, &work.headers, arrival, fate)
 }
 
-/// A packet that belongs to no flow. Undecided: it belongs to one now.
+/// A packet that belongs to no flow. Undecided: it opens `flow`.
 #[inline(never)]
-fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+fn unknown<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    flow: &mut NewFlow,
+    arrival: &Arrival,
+) -> Fate {
     if headers.transport == Transport::IcmpError {
         let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
         if fate.is_decided() {
@@ -43,24 +50,16 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
     if fate.is_decided() {
         return fate;
     }
-    if headers.transport == Transport::Unknown && is_from_own_address(tables, headers, arrival) {
+    if headers.transport == Transport::Unknown && is_own_source(tables, headers, arrival) {
         return Fate::held();
     }
     if let Some(published) = published(tables, headers) {
-        let fate = hairpin(tables, headers, &published, arrival);
-        return answer(packet, tables, headers, arrival, fate);
+        return hairpin(tables, headers, &published, flow, arrival);
     }
     if tables.is_host_address(headers.key.destination) {
         return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }
-    let fate = masquerade(tables, headers, arrival);
-    answer(packet, tables, headers, arrival, fate)
-}
-
-/// Whether the packet's source is the address of the container behind the veth. A frame of its own on the BPF stack.
-#[inline(never)]
-fn is_from_own_address<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
-    tables.endpoint(headers.key.source).is_some_and(|source| source.ifindex == arrival.ifindex)
+    masquerade(tables, headers, flow, arrival)
 }
 
 /// Tells the container when its flow can't be opened, so that it doesn't wait for nothing.
@@ -141,10 +140,16 @@ pub(super) fn is_addressed_to(packet: &impl Packet, endpoint: &Endpoint) -> Resu
 /// neighbour: the answers come out of its veth like everything else, and find the flow. Only a container that asks for
 /// itself sees the gateway, because nobody takes packets from his own address.
 ///
-/// Undecided: the packet belongs to a flow now.
+/// Undecided: the packet opens `flow`.
 #[inline(never)]
-fn hairpin<T: Tables>(tables: &mut T, headers: &Headers, published: &Published, arrival: &Arrival) -> Fate {
-    Fate::from(try_hairpin(tables, headers, published, arrival))
+fn hairpin<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    published: &Published,
+    flow: &mut NewFlow,
+    arrival: &Arrival,
+) -> Fate {
+    Fate::from(try_hairpin(tables, headers, published, flow, arrival))
 }
 
 #[inline(always)]
@@ -152,6 +157,7 @@ fn try_hairpin<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     published: &Published,
+    flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
@@ -161,14 +167,12 @@ fn try_hairpin<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    let mut new = NewFlow::to(FlowKind::Hairpin, &headers.key);
-    match describe_hairpin(tables, headers, published, arrival, &mut new) {
+    *flow = NewFlow::to(FlowKind::Hairpin, &headers.key);
+    match describe_hairpin(tables, headers, published, arrival, flow) {
         Hairpin::Described => {}
         Hairpin::ForeignSource => return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some),
         Hairpin::NoTarget => return leave(mode, PathCount::ContainerToHost, DropReason::HopGone).map(Some),
     }
-    end_leftover(tables, headers, arrival.now_ns);
-    open(tables, headers, &mut new, arrival)?;
     Ok(None)
 }
 
@@ -211,16 +215,17 @@ fn describe_hairpin<T: Tables>(
     Hairpin::Described
 }
 
-/// Container to world: opens a flow behind one of the uplink's addresses. Undecided: the packet belongs to it now.
+/// Container to world: a flow behind one of the uplink's addresses. Undecided: the packet opens `flow`.
 #[inline(never)]
-fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
-    Fate::from(try_masquerade(tables, headers, arrival))
+fn masquerade<T: Tables>(tables: &mut T, headers: &Headers, flow: &mut NewFlow, arrival: &Arrival) -> Fate {
+    Fate::from(try_masquerade(tables, headers, flow, arrival))
 }
 
 #[inline(always)]
 fn try_masquerade<T: Tables>(
     tables: &mut T,
     headers: &Headers,
+    flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     let mode = tables.config().mode();
@@ -240,17 +245,15 @@ fn try_masquerade<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    let mut new = NewFlow::to(FlowKind::Masquerade, &headers.key);
-    new.original.ingress_ifindex = arrival.ifindex;
-    match way_out(tables, headers, &mut new) {
+    *flow = NewFlow::to(FlowKind::Masquerade, &headers.key);
+    flow.original.ingress_ifindex = arrival.ifindex;
+    match way_out(tables, headers, flow) {
         WayOut::Uplink => {}
         // It ends here too.
         WayOut::TooBig => return too_big(mode, headers).map(Some),
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }
-    end_leftover(tables, headers, arrival.now_ns);
-    open(tables, headers, &mut new, arrival)?;
     Ok(None)
 }
 

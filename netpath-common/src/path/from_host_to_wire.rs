@@ -5,7 +5,7 @@
 //! netfilter's null binding gives it one (net/netfilter/nf_nat_core.c), and its answers are translated back before the
 //! host's stack sees them. All else goes on untouched: this is the way of every packet of the host's own.
 
-use super::{HOST_IFINDEX, generation, icmp_error, known_flow};
+use super::{HOST_IFINDEX, Workspace, generation, icmp_error, known_flow};
 use crate::{
     abi::{Direction, FlowKind, PathCount},
     conntrack::{NewFlow, Way, has_ended, open, opens},
@@ -18,14 +18,15 @@ use crate::{
 
 /// Looks at a packet of the host's own that leaves by the uplink `arrival.ifindex`. Undecided: it is not netpath's.
 ///
-/// `headers` is memory to work in; what it holds doesn't matter.
+/// `work` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
 pub fn from_host_to_wire<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
-    headers: &mut Headers,
+    work: &mut Workspace,
     arrival: &Arrival,
 ) -> Fate {
+    let Workspace { headers, flow } = work;
     // A later fragment has no port to change, and what is malformed the host may send all the same.
     if parse(packet, headers) != Ok(NetworkLayer::Ipv4) || headers.fragment == Fragment::Later {
         return Fate::UNDECIDED;
@@ -41,7 +42,7 @@ pub fn from_host_to_wire<T: Tables>(
     if !is_taken(tables, headers, arrival.now_ns) {
         return Fate::UNDECIDED;
     }
-    let fate = avoid_clash(tables, headers, arrival);
+    let fate = avoid_clash(tables, headers, flow, arrival);
     if fate.is_decided() { fate } else { known_flow(packet, tables, headers, &origin) }
 }
 
@@ -74,14 +75,15 @@ fn is_taken<T: Tables>(tables: &T, headers: &Headers, now_ns: u64) -> bool {
 
 /// Opens a flow with another source port for a packet whose own is taken. Undecided: the packet belongs to it now.
 #[inline(never)]
-fn avoid_clash<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
-    Fate::from(try_avoid_clash(tables, headers, arrival))
+fn avoid_clash<T: Tables>(tables: &mut T, headers: &Headers, flow: &mut NewFlow, arrival: &Arrival) -> Fate {
+    Fate::from(try_avoid_clash(tables, headers, flow, arrival))
 }
 
 #[inline(always)]
 fn try_avoid_clash<T: Tables>(
     tables: &mut T,
     headers: &Headers,
+    flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
     if tables.config().opens_flows == 0 {
@@ -90,10 +92,10 @@ fn try_avoid_clash<T: Tables>(
     let Some(uplink) = tables.uplink(arrival.ifindex) else {
         return Ok(Some(Verdict::kernel(PathCount::ToKernel)));
     };
-    let mut new = NewFlow::to(FlowKind::Host, &headers.key);
+    *flow = NewFlow::to(FlowKind::Host, &headers.key);
     let hop_generation = generation(tables, uplink.hop);
-    new.original = Way { hop: uplink.hop, hop_generation, ingress_ifindex: HOST_IFINDEX };
-    new.reply = Way { ingress_ifindex: 0, ..new.original };
-    open(tables, headers, &mut new, arrival)?;
+    flow.original = Way { hop: uplink.hop, hop_generation, ingress_ifindex: HOST_IFINDEX };
+    flow.reply = Way { ingress_ifindex: 0, ..flow.original };
+    open(tables, headers, flow, arrival)?;
     Ok(None)
 }

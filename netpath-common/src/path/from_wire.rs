@@ -1,13 +1,13 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
 use super::{
-    end_leftover, generation, icmp_error, is_loopback, leave, may_open,
+    Workspace, generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
     with_flow,
 };
 use crate::{
     abi::{FlowKind, PathCount, Published},
-    conntrack::{NewFlow, Way, open},
+    conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Verdict},
     nat::cone,
@@ -18,20 +18,21 @@ use crate::{
 
 /// Carries a packet that came in by an uplink.
 ///
-/// `headers` is memory to work in; what it holds doesn't matter.
+/// `work` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
-pub fn from_wire<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    headers: &mut Headers,
-    arrival: &Arrival,
-) -> Fate {
-    with_flow(packet, tables, headers, arrival, unknown)
+pub fn from_wire<T: Tables>(packet: &mut impl Packet, tables: &mut T, work: &mut Workspace, arrival: &Arrival) -> Fate {
+    with_flow(packet, tables, work, arrival, unknown)
 }
 
-/// A packet that belongs to no flow. Undecided: it belongs to one now.
+/// A packet that belongs to no flow. Undecided: it opens `flow`.
 #[inline(never)]
-fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+fn unknown<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    flow: &mut NewFlow,
+    arrival: &Arrival,
+) -> Fate {
     if headers.transport == Transport::IcmpError {
         let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
         if fate.is_decided() {
@@ -41,11 +42,16 @@ fn unknown<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Header
     if headers.transport == Transport::Unknown && tables.is_host_address(headers.key.destination) {
         return Fate::held();
     }
-    Fate::from(try_unknown(tables, headers, arrival))
+    Fate::from(try_unknown(tables, headers, flow, arrival))
 }
 
 #[inline(always)]
-fn try_unknown<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Result<Option<Verdict>, DropReason> {
+fn try_unknown<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    flow: &mut NewFlow,
+    arrival: &Arrival,
+) -> Result<Option<Verdict>, DropReason> {
     let kernel = Ok(Some(Verdict::kernel(PathCount::ToKernel)));
     if is_loopback(headers.key.source) || is_loopback(headers.key.destination) {
         // A port published on 127.0.0.1 is the host's own only, whatever net.ipv4.conf.*.route_localnet says.
@@ -67,17 +73,18 @@ fn try_unknown<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) 
     if kind == 0 {
         return kernel;
     }
-    open_published(tables, headers, &target, arrival, kind)
+    *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
+    describe_published(tables, headers, &target, arrival, flow)
 }
 
-/// World to container: opens a flow to the endpoint behind a published port or a cone. The client's address stays.
+/// World to container: a flow to the endpoint behind a published port or a cone. The client's address stays.
 #[inline(always)]
-fn open_published<T: Tables>(
+fn describe_published<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     published: &Published,
     arrival: &Arrival,
-    kind: u8,
+    flow: &mut NewFlow,
 ) -> Result<Option<Verdict>, DropReason> {
     if headers.ttl <= 1 {
         // It ends here and begins nothing.
@@ -89,38 +96,14 @@ fn open_published<T: Tables>(
     if !is_translatable(headers, published) {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::UnsupportedProtocol).map(Some);
     }
-    let Some(mut new) = published_flow(tables, headers, published, arrival, kind) else {
+    let (Some(endpoint), Some(uplink)) = (tables.endpoint(published.address), tables.uplink(arrival.ifindex)) else {
         return leave(tables.config().mode(), PathCount::ToKernel, DropReason::HopGone).map(Some);
     };
-    end_leftover(tables, headers, arrival.now_ns);
-    open(tables, headers, &mut new, arrival)?;
+    flow.network = endpoint.network;
+    flow.translated.destination = published.address;
+    flow.translated.destination_port = published.port;
+    flow.original = Way { hop: endpoint.hop, hop_generation: generation(tables, endpoint.hop), ingress_ifindex: 0 };
+    flow.reply =
+        Way { hop: uplink.hop, hop_generation: generation(tables, uplink.hop), ingress_ifindex: endpoint.ifindex };
     Ok(None)
-}
-
-/// What the flow of a client is to be; `None` while the endpoint or the uplink isn't known.
-#[inline(always)]
-fn published_flow<T: Tables>(
-    tables: &T,
-    headers: &Headers,
-    published: &Published,
-    arrival: &Arrival,
-    kind: u8,
-) -> Option<NewFlow> {
-    let endpoint = tables.endpoint(published.address)?;
-    let uplink_hop = tables.uplink(arrival.ifindex)?.hop;
-    let mut translated = headers.key;
-    translated.destination = published.address;
-    translated.destination_port = published.port;
-    Some(NewFlow {
-        kind,
-        full_cone: 0,
-        network: endpoint.network,
-        translated,
-        original: Way { hop: endpoint.hop, hop_generation: generation(tables, endpoint.hop), ingress_ifindex: 0 },
-        reply: Way {
-            hop: uplink_hop,
-            hop_generation: generation(tables, uplink_hop),
-            ingress_ifindex: endpoint.ifindex,
-        },
-    })
 }

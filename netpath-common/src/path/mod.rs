@@ -23,7 +23,7 @@ mod tests;
 
 use crate::{
     abi::{Address, Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
-    conntrack,
+    conntrack::{self, NewFlow},
     drop::DropReason,
     forward::{self, Fate, Forward, Verdict},
     nat::apply,
@@ -56,19 +56,34 @@ fn leave(mode: Mode, path: PathCount, reason: DropReason) -> Result<Verdict, Dro
     }
 }
 
-/// The beginning that every direction shares: parse, and carry what belongs to a flow. `unknown` says what becomes of the
-/// rest; when it opens a flow, the packet is carried with it.
-///
-/// `headers` is memory to work in, whatever it holds. In the kernel it isn't the stack but a map's value: what lies there
-/// the verifier doesn't follow, so it doesn't prove the rest of the path anew for every kind of packet.
+/// Memory to work in, for one packet; what an earlier one left there doesn't matter. In the kernel it isn't the stack but a
+/// map's value: what lies there the verifier doesn't follow, so it doesn't prove the rest of the path anew for every kind
+/// of packet and of flow.
+#[derive(Debug, Clone, Copy)]
+pub struct Workspace {
+    /// What was read of the packet.
+    pub headers: Headers,
+    /// The flow that it is to open, if it is.
+    pub flow: NewFlow,
+}
+
+impl Workspace {
+    /// Nothing is known.
+    pub const EMPTY: Self =
+        Self { headers: Headers::EMPTY, flow: NewFlow::to(FlowKind::Masquerade, &Headers::EMPTY.key) };
+}
+
+/// The way that both directions share: parse, and carry what belongs to a flow. `unknown` decides what becomes of the rest,
+/// or describes the flow that it is to open: that is opened here, and the packet carried with it.
 #[inline(always)]
 fn with_flow<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
-    headers: &mut Headers,
+    work: &mut Workspace,
     arrival: &Arrival,
-    unknown: impl Fn(&mut P, &mut T, &Headers, &Arrival) -> Fate,
+    unknown: impl Fn(&mut P, &mut T, &Headers, &mut NewFlow, &Arrival) -> Fate,
 ) -> Fate {
+    let Workspace { headers, flow } = work;
     match parse(packet, headers) {
         Ok(NetworkLayer::Ipv4) => {}
         Ok(NetworkLayer::Other) => return Fate::forwarded(Verdict::kernel(PathCount::ToKernel)),
@@ -83,9 +98,13 @@ fn with_flow<P: Packet, T: Tables>(
     if fate.is_decided() {
         return fate;
     }
-    let fate = unknown(packet, tables, headers, arrival);
+    let fate = unknown(packet, tables, headers, flow, arrival);
     if fate.is_decided() {
         return fate;
+    }
+    end_leftover(tables, headers, arrival.now_ns);
+    if let Err(reason) = conntrack::open(tables, headers, flow, arrival) {
+        return Fate::dropped(reason);
     }
     let fate = known_flow(packet, tables, headers, arrival);
     if fate.is_decided() { fate } else { Fate::dropped(DropReason::HopGone) }
@@ -140,7 +159,7 @@ fn try_known_flow<T: Tables>(
 }
 
 /// Ends a flow of the packet's tuple that came in by another interface: it belongs to a container that had this address
-/// before. The caller has made sure that the address is the sender's now.
+/// before. The address is known to be the sender's now.
 #[inline(never)]
 fn end_leftover<T: Tables>(tables: &mut T, headers: &Headers, now_ns: u64) {
     if let Some(entry) = tables.flow(&headers.key) {

@@ -14,7 +14,7 @@ mod protocols;
 mod scarcity;
 mod tcp_states;
 
-use super::{early::early, from_container::from_container, from_wire::from_wire};
+use super::{Workspace, early::early, from_container::from_container, from_wire::from_wire};
 use crate::{
     abi::{Address, EndReason, EventKind, Mode, PathCount, Published, PublishedKey, Seen},
     conntrack::{self, state::SECOND_NS},
@@ -50,12 +50,12 @@ enum Kind {
 
 fn outbound(model: &mut Model, ifindex: u32, seconds: u64, frame: &mut [u8]) -> Fate {
     let arrival = Arrival { ifindex, now_ns: seconds * SECOND_NS };
-    from_container(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
+    from_container(&mut { frame }, model, &mut Workspace::EMPTY.clone(), &arrival)
 }
 
 fn inbound(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
     let arrival = Arrival { ifindex: Model::UPLINK, now_ns: seconds * SECOND_NS };
-    from_wire(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
+    from_wire(&mut { frame }, model, &mut Workspace::EMPTY.clone(), &arrival)
 }
 
 fn build(summary: Summary, kind: Kind, payload: &[u8]) -> Vec<u8> {

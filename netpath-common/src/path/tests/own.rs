@@ -8,7 +8,7 @@ const OUTSIDE: Summary = Summary { source: Model::HOST, ..INSIDE };
 
 fn own(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
     let arrival = Arrival { ifindex: Model::UPLINK, now_ns: seconds * SECOND_NS };
-    from_host_to_wire(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
+    from_host_to_wire(&mut { frame }, model, &mut Workspace::EMPTY.clone(), &arrival)
 }
 
 /// A packet's tuple; a ping has no second port.
