@@ -106,8 +106,9 @@ impl Bench {
         for step in steps {
             let label = step.label();
             bar.set_message(label.clone());
-            if !bar.is_hidden() || step.round == 0 {
-                bar.tick();
+            if bar.is_hidden() {
+                // No terminal: a log shall still show how far it is.
+                eprintln!("{label}");
             }
             let sample = self.step(&step.measure, step.carrier, &mut patience).with_context(|| label)?;
             if step.carrier == Carrier::Netpath && uplinks.is_empty() {

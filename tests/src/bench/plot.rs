@@ -64,6 +64,7 @@ fn bars(path: &Path, samples: &Samples, plan: &Plan, measure: &Measure, figure: 
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .max_light_lines(1)
         .x_labels(spreads.len() + 1)
         .x_label_formatter(&|value| name(value).to_owned())
         .y_desc(figure.unit)
@@ -143,8 +144,8 @@ fn colour(carrier: Carrier) -> RGBColor {
 
 fn label(value: f64) -> String {
     match value {
-        value if value >= 2e6 => format!("{:.1} M", value / 1e6),
-        value if value >= 2e3 => format!("{:.0} k", value / 1e3),
+        value if value >= 1e6 => format!("{:.1} M", value / 1e6),
+        value if value >= 1e3 => format!("{:.0} k", value / 1e3),
         value if value >= 10.0 => format!("{value:.0}"),
         value => format!("{value:.2}"),
     }

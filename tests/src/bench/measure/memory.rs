@@ -1,12 +1,12 @@
 //! The kernel's memory for a flow.
 //!
-//! nf_conntrack allocates as flows come: what the kernel's slabs have grown by. netpath's tables are allocated when it
+//! nf_conntrack allocates as flows come: what the objects in the kernel's slabs have grown by. netpath's tables are allocated when it
 //! starts: what the kernel says of their size, divided by the flows that they hold.
 
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapInfo, loaded_maps};
 
 use super::super::carrier::{Carrier, Evidence};
@@ -48,12 +48,17 @@ fn memory(scene: Scene<'_>) -> Result<Sample> {
     Ok(Sample::new(vec![bytes as f64 / flows as f64], made.sunk))
 }
 
-/// The bytes of the kernel's slabs.
+/// The bytes of the objects in the kernel's slabs. Not those of the slabs themselves: they keep room for objects that are gone.
 fn slabs() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Slab:")).context("/proc/meminfo has no line Slab")?;
-    let size = line.trim().trim_end_matches(" kB");
-    Ok(size.parse::<u64>().with_context(|| format!("read {line:?}"))? * 1024)
+    let text = fs::read_to_string("/proc/slabinfo").context("read /proc/slabinfo")?;
+    // "NAME ACTIVE_OBJECTS OBJECTS SIZE ...", after two lines of headings.
+    let bytes = text.lines().skip(2).map(|line| {
+        let mut fields = line.split_whitespace().skip(1).map(str::parse::<u64>);
+        let (active, _all, size) = (fields.next(), fields.next(), fields.next());
+        let (Some(Ok(active)), Some(Ok(size))) = (active, size) else { bail!("read {line:?}") };
+        Ok(active * size)
+    });
+    bytes.sum()
 }
 
 /// The bytes of netpath's flow table.
