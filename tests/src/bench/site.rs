@@ -109,7 +109,7 @@ impl Site {
         if count > 0 {
             let last = u32::from(EXTRA_PORT) + count - 1;
             let range = format!("{EXTRA_PORT}-{last}:{EXTRA_PORT}-{last}/udp");
-            let container = self.lab.docker().idle().publish(&range).start()?;
+            let container = self.lab.docker().patient().idle().publish(&range).start()?;
             self.many = Some((count, container));
         }
         if let Ok(netpath) = self.lab.netpath() {
