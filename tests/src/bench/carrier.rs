@@ -198,8 +198,8 @@ impl Proof {
         }
         let carried = self.carried(site, programs)? - self.carried;
         let least = match (self.carrier, self.evidence) {
-            (Carrier::Netpath | Carrier::NetpathXdp, Evidence::Translated(_) | Evidence::Way(_)) => packets,
-            (Carrier::Bare, _) => packets,
+            (Carrier::Netpath | Carrier::NetpathXdp, Evidence::Translated(_) | Evidence::Way(_))
+            | (Carrier::Bare, _) => packets,
             // Its rules count the first packet of a connection.
             (Carrier::Nftables, Evidence::Translated(_)) => 1,
             _ => 0,

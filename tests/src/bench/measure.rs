@@ -40,7 +40,7 @@ pub struct Measure {
     /// How often it is measured.
     pub effort: Effort,
     /// Takes a sample.
-    pub run: fn(Scene<'_>) -> Result<Sample>,
+    pub run: fn(&mut Scene<'_>) -> Result<Sample>,
 }
 
 /// How much there is of everything.

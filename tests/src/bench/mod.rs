@@ -167,7 +167,7 @@ impl Bench {
             carrier.forget(site)?;
             let proof = carrier.watch(site, &*lock(programs)?, measure.evidence)?;
             let meter = Meter::start()?;
-            let mut sample = (measure.run)(Scene { site, programs, carrier, setting, cpus, pace })?;
+            let mut sample = (measure.run)(&mut Scene { site, programs, carrier, setting, cpus, pace })?;
             sample.others = meter.others()?;
             proof.check(site, &*lock(programs)?, sample.packets)?;
             if patience.accepts(sample.others) {

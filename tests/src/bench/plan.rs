@@ -64,7 +64,7 @@ impl Plan {
         for crowd in crowds {
             for round in 0..=self.rounds {
                 for carrier in &self.carriers {
-                    let mut turn: Vec<_> = self.measures.iter().copied().collect();
+                    let mut turn = self.measures.clone();
                     turn.retain(|measure| {
                         measure.setting.containers == crowd
                             && measure.effort.takes(round)

@@ -94,15 +94,15 @@ pub(super) const MEASURES: &[Measure] = &[
 ];
 
 /// Frames to the published port, or one after the other to all of the many, counted where the container gets them.
-pub(super) fn edge(scene: Scene<'_>) -> Result<Sample> {
-    let flood = flood(&scene)?;
+pub(super) fn edge(scene: &mut Scene<'_>) -> Result<Sample> {
+    let flood = flood(scene)?;
     let link = scene.programs()?.sink(&*scene.site.published()?)?;
     if scene.setting.flows > 1 {
         // Whatever a new flow costs is another measure's business.
         let ample = Window::now_for(Duration::from_secs(60));
-        pour(&scene, flood, ample, Until::Made(scene.setting.flows))?;
+        pour(scene, flood, ample, Until::Made(scene.setting.flows))?;
     }
-    let made = pour(&scene, flood, scene.window(), Until::Over)?;
+    let made = pour(scene, flood, scene.window(), Until::Over)?;
     drop(link);
     Ok(Sample::new(
         vec![rate(made.sunk, made.time), per_million(made.busy, made.sunk), rate(made.sent, made.time)],
@@ -110,8 +110,8 @@ pub(super) fn edge(scene: Scene<'_>) -> Result<Sample> {
     ))
 }
 
-fn socket(scene: Scene<'_>) -> Result<Sample> {
-    let flood = flood(&scene)?;
+fn socket(scene: &mut Scene<'_>) -> Result<Sample> {
+    let flood = flood(scene)?;
     let ends = scene.ends(Towards::Container)?;
     let socket = ends.server.place.enter(|| udp::sink(PORT))?;
     let window = scene.window();
@@ -127,21 +127,21 @@ fn socket(scene: Scene<'_>) -> Result<Sample> {
 }
 
 /// One packet of each of many flows.
-pub(super) fn new_flows(scene: Scene<'_>) -> Result<Sample> {
-    let flood = Flood { flow: fresh_flows(NEW_FLOWS_MAX), flows: NEW_FLOWS_MAX, ..flood(&scene)? };
+pub(super) fn new_flows(scene: &mut Scene<'_>) -> Result<Sample> {
+    let flood = Flood { flow: fresh_flows(NEW_FLOWS_MAX), flows: NEW_FLOWS_MAX, ..flood(scene)? };
     let link = scene.programs()?.sink(&*scene.site.published()?)?;
-    let made = pour(&scene, flood, Window::now(scene.pace), Until::Made(NEW_FLOWS_MAX))?;
+    let made = pour(scene, flood, Window::now(scene.pace), Until::Made(NEW_FLOWS_MAX))?;
     drop(link);
     Ok(Sample::new(vec![rate(made.sunk, made.time)], made.sunk))
 }
 
-fn drop_port(scene: Scene<'_>) -> Result<Sample> {
-    refused(&scene, Flood { destination: HOST, port: 30_000, ports: 1000, ..flood(&scene)? })
+fn drop_port(scene: &mut Scene<'_>) -> Result<Sample> {
+    refused(scene, Flood { destination: HOST, port: 30_000, ports: 1000, ..flood(scene)? })
 }
 
-fn drop_container(scene: Scene<'_>) -> Result<Sample> {
+fn drop_container(scene: &mut Scene<'_>) -> Result<Sample> {
     let destination = scene.site.address()?;
-    refused(&scene, Flood { destination, port: 30_000, ports: 1000, ..flood(&scene)? })
+    refused(scene, Flood { destination, port: 30_000, ports: 1000, ..flood(scene)? })
 }
 
 /// Frames that nobody gets: what counts is how little they cost.

@@ -14,7 +14,7 @@ const PLAIN: Measure = Measure {
     figures: &[PACKETS, COST, OFFERED],
     setting: Setting::PLAIN,
     effort: Effort::Always,
-    run: |scene| sockets::datagrams(&scene, Towards::OtherContainer),
+    run: |scene| sockets::datagrams(scene, Towards::OtherContainer),
 };
 
 pub(super) const MEASURES: &[Measure] = &[
@@ -23,14 +23,14 @@ pub(super) const MEASURES: &[Measure] = &[
         name: "local-tcp",
         title: "container to container: TCP bulk (cubic)",
         figures: BULK,
-        run: |scene| bulk(&scene, Towards::OtherContainer, Congestion::Cubic),
+        run: |scene| bulk(scene, Towards::OtherContainer, Congestion::Cubic),
         ..PLAIN
     },
     Measure {
         name: "local-crr",
         title: "container to container: TCP connect-request-response-close",
         figures: CONNECTIONS,
-        run: |scene| connections(&scene, Towards::OtherContainer),
+        run: |scene| connections(scene, Towards::OtherContainer),
         ..PLAIN
     },
 ];

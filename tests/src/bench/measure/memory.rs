@@ -31,11 +31,11 @@ pub(super) const MEASURES: &[Measure] = &[Measure {
 }];
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of a machine's memory")]
-fn memory(scene: Scene<'_>) -> Result<Sample> {
+fn memory(scene: &mut Scene<'_>) -> Result<Sample> {
     let before = slabs()?;
-    let load = flood(&scene)?;
+    let load = flood(scene)?;
     let link = scene.programs()?.sink(&scene.site.container)?;
-    let made = pour(&scene, load, Window::now_for(Duration::from_secs(60)), Until::Made(FLOWS))?;
+    let made = pour(scene, load, Window::now_for(Duration::from_secs(60)), Until::Made(FLOWS))?;
     let grown = slabs()?.saturating_sub(before);
     drop(link);
     let (bytes, flows) = if scene.carrier.is_netpath() {

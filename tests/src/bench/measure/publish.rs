@@ -46,7 +46,7 @@ pub(super) const MEASURES: &[Measure] = &[
     },
 ];
 
-fn publish(scene: Scene<'_>) -> Result<Sample> {
+fn publish(scene: &mut Scene<'_>) -> Result<Sample> {
     let lab = &scene.site.lab;
     let last = u32::from(EXTRA_PORT) + scene.setting.publishes - 1;
     let range = format!("{EXTRA_PORT}-{last}:{EXTRA_PORT}-{last}/udp");

@@ -17,7 +17,7 @@ pub(super) const MEASURES: &[Measure] = &[Measure {
     figures: &[PACKETS, COST, OFFERED],
     setting: Setting::PLAIN,
     effort: Effort::Always,
-    run: |scene| datagrams(&scene, Towards::Neighbour),
+    run: |scene| datagrams(scene, Towards::Neighbour),
 }];
 
 /// As many datagrams as one CPU sends, into a socket.

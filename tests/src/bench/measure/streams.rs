@@ -46,14 +46,14 @@ pub(super) const MEASURES: &[Measure] = &[
         name: "tcp-crr",
         title: "TCP connect-request-response-close to a published port",
         figures: CONNECTIONS,
-        run: |scene| connections(&scene, Towards::Container),
+        run: |scene| connections(scene, Towards::Container),
         ..PLAIN
     },
     Measure {
         name: "tcp-in",
         title: "TCP bulk to a published port (cubic)",
         figures: BULK,
-        run: |scene| bulk(&scene, Towards::Container, Congestion::Cubic),
+        run: |scene| bulk(scene, Towards::Container, Congestion::Cubic),
         ..PLAIN
     },
     Measure {
@@ -61,7 +61,7 @@ pub(super) const MEASURES: &[Measure] = &[
         title: "TCP bulk out of a container (cubic)",
         evidence: OUT,
         figures: BULK,
-        run: |scene| bulk(&scene, Towards::Neighbour, Congestion::Cubic),
+        run: |scene| bulk(scene, Towards::Neighbour, Congestion::Cubic),
         ..PLAIN
     },
     Measure {
@@ -69,7 +69,7 @@ pub(super) const MEASURES: &[Measure] = &[
         title: "TCP bulk to a published port (bbr)",
         figures: BULK,
         effort: Effort::Full,
-        run: |scene| bulk(&scene, Towards::Container, Congestion::Bbr),
+        run: |scene| bulk(scene, Towards::Container, Congestion::Bbr),
         ..PLAIN
     },
     Measure {
@@ -78,12 +78,12 @@ pub(super) const MEASURES: &[Measure] = &[
         evidence: OUT,
         figures: BULK,
         effort: Effort::Full,
-        run: |scene| bulk(&scene, Towards::Neighbour, Congestion::Bbr),
+        run: |scene| bulk(scene, Towards::Neighbour, Congestion::Bbr),
         ..PLAIN
     },
 ];
 
-fn questions(scene: Scene<'_>) -> Result<Sample> {
+fn questions(scene: &mut Scene<'_>) -> Result<Sample> {
     let ends = scene.ends(Towards::Container)?;
     let (listener, window) = (ends.listen()?, scene.window());
     let ((), latencies) =
