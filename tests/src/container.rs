@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -19,13 +20,20 @@ pub const IMAGE: &str = "netpath-test";
 #[derive(Debug, Clone)]
 pub struct Docker {
     host: String,
+    deadline: Duration,
 }
 
 impl Docker {
     /// For the daemon at an address as DOCKER_HOST takes it.
     #[must_use]
     pub fn new(host: String) -> Self {
-        Self { host }
+        Self { host, deadline: Duration::from_secs(60) }
+    }
+
+    /// The same with more time for each command: dockerd needs minutes to publish a thousand ports on a busy machine.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self { deadline: Duration::from_secs(600), ..self.clone() }
     }
 
     /// Runs `docker WORDS...`, which must succeed, and gives its standard output without the last newline.
@@ -35,7 +43,7 @@ impl Docker {
     pub fn run(&self, words: &[&str]) -> Result<String> {
         let mut all = vec!["docker", "--host", &self.host];
         all.extend_from_slice(words);
-        Ok(shell::run_words(&all)?.trim_end().to_owned())
+        Ok(shell::run_words_within(&all, self.deadline)?.trim_end().to_owned())
     }
 
     /// A container that serves the test protocol on ports given as [`crate::server`]'s program takes them.

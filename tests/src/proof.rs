@@ -15,6 +15,7 @@ use crate::netns::Place;
 /// Only rules, not the chains' policies: those also count what a host sends by itself, such as IGMP reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatCounters {
+    save: &'static str,
     packets: BTreeMap<String, u64>,
 }
 
@@ -24,8 +25,20 @@ impl NatCounters {
     /// # Errors
     /// When iptables fails or prints something that can't be read.
     pub fn read(place: &Place) -> Result<Self> {
+        Self::read_by("iptables-save", place)
+    }
+
+    /// The same of the kernel's older tables.
+    ///
+    /// # Errors
+    /// See [`Self::read`].
+    pub fn read_legacy(place: &Place) -> Result<Self> {
+        Self::read_by("iptables-legacy-save", place)
+    }
+
+    fn read_by(save: &'static str, place: &Place) -> Result<Self> {
         let mut packets = BTreeMap::new();
-        for line in place.run(&["iptables-save", "--counters", "--table", "nat"])?.lines() {
+        for line in place.run(&[save, "--counters", "--table", "nat"])?.lines() {
             // "[12:720] -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
             let Some((counters, rule)) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
                 continue;
@@ -33,7 +46,7 @@ impl NatCounters {
             let (count, _bytes) = counters.split_once(':').with_context(|| format!("read {line:?}"))?;
             *packets.entry(rule.to_owned()).or_insert(0) += count.parse::<u64>().context("read a packet count")?;
         }
-        Ok(Self { packets })
+        Ok(Self { save, packets })
     }
 
     /// Fails when a rule has counted a packet since these counters were read.
@@ -56,7 +69,7 @@ impl NatCounters {
     }
 
     fn moved(&self, place: &Place) -> Result<Vec<String>> {
-        let now = Self::read(place)?;
+        let now = Self::read_by(self.save, place)?;
         let moved =
             now.packets.into_iter().filter(|(rule, count)| self.packets.get(rule).copied().unwrap_or(0) != *count);
         Ok(moved.map(|(rule, count)| format!("{rule}: {count}")).collect())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// No single command of the tests needs longer; removing a container with 200 published ports takes dockerd 10 s.
+/// The time for a command unless it is said otherwise; removing a container with 200 published ports takes dockerd 10 s.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a running program is looked at.
@@ -49,6 +49,21 @@ pub fn run_words(words: &[&str]) -> Result<String> {
 /// # Errors
 /// When it can't be started or isn't done within a minute; then it is killed.
 pub fn output(command: &mut Command) -> Result<Output> {
+    output_within(command, COMMAND_DEADLINE)
+}
+
+/// Runs a program given as words, which must succeed within a time, and gives its standard output.
+///
+/// # Errors
+/// When it can't be started, fails, or isn't done in time.
+pub fn run_words_within(words: &[&str], deadline: Duration) -> Result<String> {
+    let [program, arguments @ ..] = words else { bail!("no program given") };
+    let output = output_within(Command::new(program).args(arguments), deadline)?;
+    ensure!(output.code == 0, "{words:?} ended with {}: {}{}", output.code, output.stderr, output.stdout);
+    Ok(output.stdout)
+}
+
+fn output_within(command: &mut Command, deadline: Duration) -> Result<Output> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -57,7 +72,7 @@ pub fn output(command: &mut Command) -> Result<Output> {
         .with_context(|| format!("start {command:?}"))?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let status = wait_for_exit(&mut child, COMMAND_DEADLINE).with_context(|| format!("wait for {command:?}"));
+    let status = wait_for_exit(&mut child, deadline).with_context(|| format!("wait for {command:?}"));
     if status.is_err() {
         child.kill().with_context(|| format!("kill {command:?}"))?;
         child.wait().with_context(|| format!("reap {command:?}"))?;

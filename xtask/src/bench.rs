@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: netpath against Docker's iptables.
+//! `cargo xtask bench`: netpath against Docker's iptables and its other peers.
 //!
 //! Everything is built as the user; only the benchmark itself runs as root.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -16,6 +17,9 @@ pub(crate) struct Arguments {
     /// Rounds that count, after one that doesn't.
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: u16,
+    /// Only iptables and netpath, short samples, nothing that grows: a few minutes.
+    #[arg(long)]
+    quick: bool,
     /// Only this measure; repeatable. A wrong name lists the right ones.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -25,6 +29,12 @@ pub(crate) struct Arguments {
     /// Run the load at real-time priority: for a machine that others use.
     #[arg(long)]
     realtime: bool,
+    /// Where samples.json, report.md and the plots go [default: target/bench].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Fail when a ratio got worse than in the samples.json of an earlier run.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
 }
 
 /// The verb.
@@ -35,9 +45,15 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     let target = Metadata::read()?.target_directory;
     let mut bench = Command::new(target.join("release/netpath-bench"));
     bench.args(["--rounds", &arguments.rounds.to_string(), "--patience", &arguments.patience.to_string()]);
-    bench.arg("--out").arg(target.join("bench"));
+    bench.arg("--out").arg(arguments.out.clone().unwrap_or_else(|| target.join("bench")));
+    if let Some(file) = &arguments.compare {
+        bench.arg("--compare").arg(file);
+    }
     for name in &arguments.only {
         bench.args(["--only", name]);
+    }
+    if arguments.quick {
+        bench.arg("--quick");
     }
     if arguments.realtime {
         bench.arg("--realtime");

@@ -37,7 +37,7 @@ fn lint_host() -> Result<()> {
 /// compiles too.
 fn lint_programs() -> Result<()> {
     let toolchain = toolchain::find(&Machine::here())?;
-    for features in ["", "trace"] {
+    for (package, features) in [("netpath-ebpf", ""), ("netpath-ebpf", "trace"), ("netpath-load", "bpf")] {
         let mut clippy = match toolchain.clippy(env::consts::ARCH) {
             Some(mut clippy) => {
                 clippy.current_dir(crate::cargo::workspace());
@@ -46,7 +46,7 @@ fn lint_programs() -> Result<()> {
             }
             None => cargo("clippy"),
         };
-        clippy.args(["--package", "netpath-ebpf", "--features", features, "--locked", "--", "--deny", "warnings"]);
+        clippy.args(["--package", package, "--features", features, "--locked", "--", "--deny", "warnings"]);
         process::run(&mut clippy)?;
     }
     Ok(())

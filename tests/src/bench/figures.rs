@@ -1,6 +1,6 @@
 //! Samples and what is made of them: medians, spreads and ratios.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::carrier::Carrier;
 use super::measure::Measure;
@@ -50,16 +50,18 @@ impl Sample {
 }
 
 /// A counted value, as the raw file has it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     /// The measure's name.
-    pub measure: &'static str,
+    pub measure: String,
+    /// How far has grown what the measure lets grow; zero when that is nothing.
+    pub point: u32,
     /// The figure's name.
-    pub figure: &'static str,
+    pub figure: String,
     /// The unit.
-    pub unit: &'static str,
-    /// `iptables` or `netpath`.
-    pub carrier: &'static str,
+    pub unit: String,
+    /// Who carried it.
+    pub carrier: String,
     /// The round, from 1.
     pub round: usize,
     /// The value.
@@ -69,7 +71,7 @@ pub struct Value {
 }
 
 /// Every counted value of a run.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Samples {
     values: Vec<Value>,
@@ -80,8 +82,16 @@ impl Samples {
     pub fn add(&mut self, measure: &Measure, carrier: Carrier, round: usize, sample: Sample) {
         let others_cpus = sample.others;
         for (figure, value) in measure.figures.iter().zip(sample.values) {
-            let (measure, figure, unit, carrier) = (measure.name, figure.name, figure.unit, carrier.name());
-            self.values.push(Value { measure, figure, unit, carrier, round, value, others_cpus });
+            self.values.push(Value {
+                measure: measure.name.to_owned(),
+                point: measure.setting.point(),
+                figure: figure.name.to_owned(),
+                unit: figure.unit.to_owned(),
+                carrier: carrier.name().to_owned(),
+                round,
+                value,
+                others_cpus,
+            });
         }
     }
 
@@ -91,17 +101,38 @@ impl Samples {
         Spread::of(self.values.iter().map(|value| value.others_cpus).collect())
     }
 
-    /// Both sides of a figure; none without samples.
+    /// What one has brought on a figure; none without samples.
     #[must_use]
-    pub fn compare(&self, measure: &Measure, figure: &Figure) -> Option<Comparison> {
-        let of = |carrier: Carrier| {
-            let chosen = self.values.iter().filter(|value| {
-                (value.measure, value.figure, value.carrier) == (measure.name, figure.name, carrier.name())
-            });
-            Spread::of(chosen.map(|value| value.value).collect())
+    pub fn spread(&self, measure: &Measure, figure: &Figure, carrier: Carrier) -> Option<Spread> {
+        Spread::of(self.of(measure, figure, carrier).map(|value| value.value).collect())
+    }
+
+    /// One beside Docker's iptables on a figure; none without samples of both.
+    #[must_use]
+    pub fn compare(&self, measure: &Measure, figure: &Figure, carrier: Carrier) -> Option<Comparison> {
+        let iptables = self.spread(measure, figure, Carrier::Iptables)?;
+        Some(Comparison { iptables, other: self.spread(measure, figure, carrier)?, better: figure.better })
+    }
+
+    /// The multiples of iptables' values, each of its own round; none without rounds of both.
+    #[must_use]
+    pub fn ratios(&self, measure: &Measure, figure: &Figure, carrier: Carrier) -> Option<Spread> {
+        let ratio = |value: &Value| {
+            let mut base = self.of(measure, figure, Carrier::Iptables);
+            let base = base.find(|base| base.round == value.round && base.value > 0.0)?;
+            Some(value.value / base.value)
         };
-        let (iptables, netpath) = (of(Carrier::Iptables)?, of(Carrier::Netpath)?);
-        Some(Comparison { iptables, netpath, better: figure.better })
+        Spread::of(self.of(measure, figure, carrier).filter_map(ratio).collect())
+    }
+
+    fn of<'a>(&'a self, measure: &Measure, figure: &Figure, carrier: Carrier) -> impl Iterator<Item = &'a Value> {
+        let (measure, point, figure) = (measure.name, measure.setting.point(), figure.name);
+        self.values.iter().filter(move |value| {
+            value.measure == measure
+                && value.point == point
+                && value.figure == figure
+                && value.carrier == carrier.name()
+        })
     }
 }
 
@@ -133,21 +164,21 @@ impl Spread {
     }
 }
 
-/// Docker's iptables and netpath on one figure.
+/// Docker's iptables and another one on one figure.
 #[derive(Debug, Clone, Copy)]
 pub struct Comparison {
     /// Docker's iptables.
     pub iptables: Spread,
-    /// netpath.
-    pub netpath: Spread,
+    /// The other one.
+    pub other: Spread,
     better: Better,
 }
 
 impl Comparison {
-    /// netpath's median as a multiple of iptables', which isn't zero.
+    /// The other's median as a multiple of iptables', which isn't zero.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
-        (self.iptables.median > 0.0).then(|| self.netpath.median / self.iptables.median)
+        (self.iptables.median > 0.0).then(|| self.other.median / self.iptables.median)
     }
 
     /// What that means.
@@ -155,16 +186,16 @@ impl Comparison {
     pub fn verdict(&self) -> &'static str {
         let wins = match self.better {
             Better::Neither => return "–",
-            Better::More => self.netpath.median > self.iptables.median,
-            Better::Less => self.netpath.median < self.iptables.median,
+            Better::More => self.other.median > self.iptables.median,
+            Better::Less => self.other.median < self.iptables.median,
         };
-        if self.iptables.count.min(self.netpath.count) < ENOUGH {
+        if self.iptables.count.min(self.other.count) < ENOUGH {
             return "too few rounds to say";
         }
-        match (wins, self.netpath.overlaps(&self.iptables)) {
+        match (wins, self.other.overlaps(&self.iptables)) {
             (_, true) => "no clear difference: the spreads overlap",
-            (true, false) => "netpath wins",
-            (false, false) => "netpath loses",
+            (true, false) => "better",
+            (false, false) => "worse",
         }
     }
 }
@@ -187,10 +218,10 @@ mod tests {
     #[test]
     fn a_loss_is_called_a_loss() {
         let (slow, fast) = (spread(&[9.0, 9.5, 9.6, 9.7, 10.0]), spread(&[19.0, 19.5, 19.6, 19.7, 21.0]));
-        let verdict = |iptables, netpath, better| Comparison { iptables, netpath, better }.verdict();
-        assert_eq!(verdict(slow, fast, Better::More), "netpath wins");
-        assert_eq!(verdict(fast, slow, Better::More), "netpath loses");
-        assert_eq!(verdict(slow, fast, Better::Less), "netpath loses");
+        let verdict = |iptables, other, better| Comparison { iptables, other, better }.verdict();
+        assert_eq!(verdict(slow, fast, Better::More), "better");
+        assert_eq!(verdict(fast, slow, Better::More), "worse");
+        assert_eq!(verdict(slow, fast, Better::Less), "worse");
         assert_eq!(verdict(slow, slow, Better::Less), "no clear difference: the spreads overlap");
         assert_eq!(verdict(slow, fast, Better::Neither), "–");
         assert_eq!(verdict(spread(&[1.0]), spread(&[2.0]), Better::More), "too few rounds to say");

@@ -1,11 +1,11 @@
 //! Where a run was made, for its report.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::lab::Lab;
 use crate::shell;
 
 /// The machine, and the versions of what was measured.
@@ -36,7 +36,7 @@ impl Machine {
     ///
     /// # Errors
     /// When something doesn't tell.
-    pub fn read(lab: &Lab) -> Result<Self> {
+    pub fn read(binary: &Path) -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
         let models = || processors.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let ask = |words: &[&str]| Ok::<_, anyhow::Error>(shell::run_words(words)?.trim().to_owned());
@@ -47,7 +47,7 @@ impl Machine {
             kernel: ask(&["uname", "--kernel-release"])?,
             docker: ask(&["dockerd", "--version"])?,
             iptables: ask(&["iptables", "--version"])?,
-            netpath: ask(&[&lab.binary()?.to_string_lossy(), "--version"])?,
+            netpath: ask(&[&binary.to_string_lossy(), "--version"])?,
             load_before: load()?,
             load_after: String::new(),
         })

@@ -1,15 +1,26 @@
-//! What is measured.
+//! What a measure is: a load, in a setting, carried by some, which gives figures. The measures themselves are below.
 
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::sync::{Mutex, MutexGuard};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
-use super::figures::{Better, Figure, Sample};
-use super::pinned::{End, Window, both};
-use super::udp::{self, Generator};
-use super::{Bench, PORT, tcp};
+use super::carrier::{Carrier, Evidence};
+use super::figures::{Figure, Sample};
+use super::pinned::{Cpus, End, Pace, Window};
+use super::programs::Programs;
+use super::site::Site;
+use super::{PORT, tcp};
 use crate::lab::{HOST, LAN};
-use crate::server::listener;
+use crate::server::{any, listener};
+
+mod frames;
+mod local;
+mod memory;
+mod publish;
+mod scale;
+mod sockets;
+mod streams;
 
 /// A measure: one load, which gives one figure or more.
 #[derive(Debug, Clone, Copy)]
@@ -18,158 +29,212 @@ pub struct Measure {
     pub name: &'static str,
     /// The load in a few words.
     pub title: &'static str,
-    /// The counter of netpath that its packets move.
-    pub way: &'static str,
+    /// What shows who has carried it.
+    pub evidence: Evidence,
+    /// Who carries it.
+    pub carriers: &'static [Carrier],
     /// What a sample's values are, in order.
     pub figures: &'static [Figure],
+    /// How much there is of everything.
+    pub setting: Setting,
+    /// How often it is measured.
+    pub effort: Effort,
     /// Takes a sample.
-    pub run: fn(&Bench) -> Result<Sample>,
+    pub run: fn(&mut Scene<'_>) -> Result<Sample>,
 }
 
-const PACKETS: Figure = Figure { name: "received", unit: "packets/s", better: Better::More };
-const OFFERED: Figure = Figure { name: "sent by the generator", unit: "packets/s", better: Better::Neither };
-const BULK: Figure = Figure { name: "received", unit: "Mbit/s", better: Better::More };
-
-/// Every measure.
-pub const MEASURES: &[Measure] = &[
-    Measure {
-        name: "udp-in",
-        title: "published UDP, 22-byte payload, into a container's socket",
-        way: "published_in",
-        figures: &[PACKETS, OFFERED],
-        run: udp_in,
-    },
-    Measure {
-        name: "tcp-rr",
-        title: "TCP request/response on one connection to a published port",
-        way: "published_in",
-        figures: &[
-            Figure { name: "p50", unit: "µs", better: Better::Less },
-            Figure { name: "p99", unit: "µs", better: Better::Less },
-        ],
-        run: tcp_rr,
-    },
-    Measure {
-        name: "tcp-crr",
-        title: "TCP connect-request-response-close to a published port",
-        way: "published_in",
-        figures: &[
-            Figure { name: "answered", unit: "connections/s", better: Better::More },
-            Figure { name: "reset or lost", unit: "connections/s", better: Better::Neither },
-        ],
-        run: tcp_crr,
-    },
-    Measure {
-        name: "tcp-in",
-        title: "TCP bulk to a published port",
-        way: "published_in",
-        figures: &[BULK],
-        run: tcp_in,
-    },
-    Measure {
-        name: "tcp-out",
-        title: "TCP bulk out of a container",
-        way: "masquerade_out",
-        figures: &[BULK],
-        run: tcp_out,
-    },
-    Measure {
-        name: "udp-out",
-        title: "UDP out of a container, 22-byte payload, into the neighbour's socket",
-        way: "masquerade_out",
-        figures: &[PACKETS, OFFERED],
-        run: udp_out,
-    },
-];
-
-const PUBLISHED: SocketAddrV4 = SocketAddrV4::new(HOST, PORT);
-
-/// The largest packet that GSO makes: a transfer has at least its size divided by this of them.
-const LARGEST: u64 = 65_536;
-
-fn udp_in(bench: &Bench) -> Result<Sample> {
-    udp(ends(bench, Towards::Container), PORT, HOST, Generator::Segmented)
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// What grows, for the measures that are lines.
+    pub grows: Option<Grows>,
+    /// UDP ports published before the sample, besides the container's own; zero is none.
+    pub ports: u32,
+    /// Ports that the sample itself publishes.
+    pub publishes: u32,
+    /// Flows of the load.
+    pub flows: u32,
+    /// Containers besides those of the load.
+    pub containers: u32,
 }
 
-fn udp_out(bench: &Bench) -> Result<Sample> {
-    udp(ends(bench, Towards::Neighbour), PORT, LAN, Generator::Batched)
+/// What grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grows {
+    /// Published ports.
+    Ports,
+    /// Live flows.
+    Flows,
+    /// Containers.
+    Containers,
 }
 
-fn udp(ends: Ends<'_>, port: u16, target: std::net::Ipv4Addr, generator: Generator) -> Result<Sample> {
-    let socket = ends.server.place.enter(|| udp::sink(port))?;
-    let target = SocketAddrV4::new(target, port);
-    let window = Window::soon();
-    let (received, sent) =
-        both((ends.server, || udp::count(&socket, window)), (ends.client, || generator.send(target, window)))?;
-    Ok(Sample::new(vec![window.rate(received), window.rate(sent)], received))
-}
-
-fn tcp_rr(bench: &Bench) -> Result<Sample> {
-    let ends = ends(bench, Towards::Container);
-    let (listener, window) = (listen(&ends)?, Window::soon());
-    let ((), latencies) =
-        both((ends.server, || tcp::answer_one(&listener)), (ends.client, || tcp::ask_one(PUBLISHED, window)))?;
-    Ok(Sample::new(vec![latencies.quantile(0.5)?, latencies.quantile(0.99)?], latencies.count()))
-}
-
-fn tcp_crr(bench: &Bench) -> Result<Sample> {
-    let ends = ends(bench, Towards::Container);
-    let (listener, window) = (listen(&ends)?, Window::soon());
-    let ((), connections) = both(
-        (ends.server, || tcp::answer_many(&listener, window)),
-        (ends.client, || Ok(tcp::ask_many(PUBLISHED, window))),
-    )?;
-    let (answered, failed) = (connections.answered, connections.failed);
-    // SYN, question, FIN.
-    Ok(Sample::new(vec![window.rate(answered), window.rate(failed)], 3 * answered))
-}
-
-fn tcp_in(bench: &Bench) -> Result<Sample> {
-    tcp_bulk(ends(bench, Towards::Container), PUBLISHED)
-}
-
-fn tcp_out(bench: &Bench) -> Result<Sample> {
-    tcp_bulk(ends(bench, Towards::Neighbour), SocketAddrV4::new(LAN, PORT))
-}
-
-fn tcp_bulk(ends: Ends<'_>, target: SocketAddrV4) -> Result<Sample> {
-    let (listener, window) = (listen(&ends)?, Window::soon());
-    let (bytes, ()) =
-        both((ends.server, || tcp::drain(&listener, window)), (ends.client, || tcp::pour(target, window)))?;
-    Ok(Sample::new(vec![window.rate(bytes) * 8.0 / 1e6], bytes / LARGEST))
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Towards {
-    Container,
-    Neighbour,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ends<'bench> {
-    server: End<'bench>,
-    client: End<'bench>,
-}
-
-fn ends(bench: &Bench, towards: Towards) -> Ends<'_> {
-    let (server, client) = match towards {
-        Towards::Container => (bench.container(), bench.lan()),
-        Towards::Neighbour => (bench.lan(), bench.container()),
-    };
-    let cpus = bench.cpus();
-    let priority = cpus.priority;
-    Ends {
-        server: End { place: server, cpu: cpus.receiver, priority },
-        client: End { place: client, cpu: cpus.sender, priority },
+impl Grows {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ports => "published ports",
+            Self::Flows => "live flows",
+            Self::Containers => "containers",
+        }
     }
 }
 
-/// Listens before the client starts.
-fn listen(ends: &Ends<'_>) -> Result<TcpListener> {
-    ends.server.place.enter(|| {
-        let listener = listener(crate::server::any(PORT)).context("listen")?;
-        // Long enough for a client whose SYN got lost.
-        socket2::SockRef::from(&listener).set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
-        Ok(listener)
-    })
+/// How often something is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// In every round, also of a quick run.
+    Always,
+    /// In every round of a full run.
+    Full,
+    /// In three rounds of a full run, and not to warm up: it takes long.
+    Seldom,
+}
+
+impl Effort {
+    /// Whether a round takes it; round zero warms up.
+    #[must_use]
+    pub fn takes(self, round: usize) -> bool {
+        self != Self::Seldom || (1..=3).contains(&round)
+    }
+}
+
+impl Setting {
+    /// One of each.
+    pub const PLAIN: Self = Self { grows: None, ports: 0, publishes: 0, flows: 1, containers: 0 };
+
+    /// How far it has grown; zero when nothing does.
+    #[must_use]
+    pub fn point(&self) -> u32 {
+        match self.grows {
+            None => 0,
+            Some(Grows::Ports) => self.ports,
+            Some(Grows::Flows) => self.flows,
+            Some(Grows::Containers) => self.containers,
+        }
+    }
+}
+
+impl Measure {
+    /// The load in words, with how much there is of what grows.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.setting.grows {
+            None => self.title.to_owned(),
+            Some(grows) => format!("{}, {} {}", self.title, self.setting.point(), grows.name()),
+        }
+    }
+}
+
+/// Every measure.
+#[must_use]
+pub fn all() -> Vec<Measure> {
+    [
+        frames::MEASURES,
+        sockets::MEASURES,
+        streams::MEASURES,
+        local::MEASURES,
+        publish::MEASURES,
+        memory::MEASURES,
+        scale::MEASURES,
+    ]
+    .concat()
+}
+
+/// The carriers of what the wire sends and the container answers.
+const TRANSLATORS_AND_ROUTED: &[Carrier] =
+    &[Carrier::Iptables, Carrier::Legacy, Carrier::Nftables, Carrier::Routed, Carrier::Netpath];
+
+/// Where a sample is taken.
+pub struct Scene<'run> {
+    /// The lab.
+    pub site: &'run mut Site,
+    /// The eBPF programs of the load.
+    pub programs: &'run Mutex<Programs>,
+    /// Who carries.
+    pub carrier: Carrier,
+    /// How much there is of everything.
+    pub setting: Setting,
+    /// Where the two ends run.
+    pub cpus: Cpus,
+    /// For how long.
+    pub pace: Pace,
+}
+
+/// The programs, for this thread alone.
+///
+/// # Errors
+/// When another thread has panicked with them.
+pub fn lock(programs: &Mutex<Programs>) -> Result<MutexGuard<'_, Programs>> {
+    programs.lock().map_err(|_| anyhow!("a thread panicked while it used the programs"))
+}
+
+impl Scene<'_> {
+    fn programs(&self) -> Result<MutexGuard<'_, Programs>> {
+        lock(self.programs)
+    }
+
+    fn window(&self) -> Window {
+        Window::soon(self.pace)
+    }
+
+    /// The address to which the wire sends what is for the container.
+    fn target(&self) -> Result<Ipv4Addr> {
+        match self.carrier {
+            Carrier::Routed => self.site.address(),
+            _ => Ok(HOST),
+        }
+    }
+
+    fn ends(&self, towards: Towards) -> Result<Ends<'_>> {
+        let site = &*self.site;
+        let (server, client, address) = match towards {
+            Towards::Container => (&*site.container, site.lab.lan(), self.target()?),
+            Towards::Neighbour => (site.lab.lan(), &*site.container, LAN),
+            Towards::OtherContainer => (&*site.container, &*site.other, site.address()?),
+        };
+        let Cpus { sender, receiver, priority } = self.cpus;
+        Ok(Ends {
+            server: End { place: server, cpu: receiver, priority },
+            client: End { place: client, cpu: sender, priority },
+            target: SocketAddrV4::new(address, PORT),
+        })
+    }
+}
+
+/// Which way a load goes.
+#[derive(Debug, Clone, Copy)]
+enum Towards {
+    /// From the wire to a container.
+    Container,
+    /// From a container to the wire.
+    Neighbour,
+    /// From the other container to the first.
+    OtherContainer,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ends<'site> {
+    server: End<'site>,
+    client: End<'site>,
+    target: SocketAddrV4,
+}
+
+impl Ends<'_> {
+    /// Listens before the client starts.
+    fn listen(&self) -> Result<TcpListener> {
+        self.server.place.enter(|| {
+            let listener = listener(any(PORT)).context("listen")?;
+            // Long enough for a client whose SYN got lost.
+            socket2::SockRef::from(&listener).set_read_timeout(Some(tcp::STALL))?;
+            Ok(listener)
+        })
+    }
+}
+
+/// CPU seconds for a million of something.
+#[expect(clippy::cast_precision_loss, reason = "counts of two seconds are far below 2^52")]
+fn per_million(busy: f64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { busy * 1e6 / count as f64 }
 }

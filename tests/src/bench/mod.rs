@@ -1,47 +1,65 @@
-//! The benchmark: netpath against Docker's iptables on one lab, in one run, by turns.
+//! The benchmark: netpath against Docker's iptables and its other peers, on the same labs, in one run, by turns.
 //!
 //! The load comes from pinned threads of this process, with their sockets in the namespaces of the neighbour and of a
-//! container; see [`udp`] and [`tcp`]. Every sample proves who carried it; see [`carrier`]. What it isn't: a profile of
-//! where the time goes, or a comparison of machines.
+//! container ([`udp`], [`tcp`]), and from an eBPF generator ([`programs`]). Every sample proves who carried it
+//! ([`carrier`]). What it isn't: a profile of where the time goes, or a comparison of machines.
 
+pub mod busy;
 pub mod carrier;
 pub mod figures;
+pub mod gate;
 pub mod machine;
 pub mod measure;
 pub mod pinned;
+pub mod plan;
+pub mod plot;
+pub mod programs;
 pub mod quiet;
 pub mod report;
+pub mod rules;
+pub mod site;
 pub mod tcp;
 pub mod udp;
 
-use std::path::Path;
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Result};
-use netpath_common::abi::Mode;
+use aya::programs::tc::SchedClassifierLink;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use self::carrier::Carrier;
 use self::figures::{Sample, Samples};
 use self::machine::Machine;
-use self::measure::Measure;
-use self::pinned::{Cpus, Priority};
+use self::measure::{Measure, Scene, lock};
+use self::pinned::{Cpus, Pace, Priority};
+use self::plan::Plan;
+use self::programs::Programs;
 use self::quiet::{Meter, Patience};
-use crate::container::Container;
-use crate::lab::{Dataplane, Lab};
-use crate::netns::Place;
+use self::site::{Kind, Site};
 use crate::report::Uplink;
 
 /// The published port of every server in the container, TCP and UDP.
 pub const PORT: u16 = 7000;
 
-/// A lab with one container, ready to be measured.
-#[derive(Debug)]
+/// Labs, ready to be measured.
 pub struct Bench {
-    container: Rc<Place>,
-    // Before the lab, whose dockerd removes it.
-    _container: Container,
-    lab: Lab,
+    // Before the sites: a program that is attached there goes first.
+    turn: Option<Turn>,
+    sites: BTreeMap<Kind, Site>,
+    programs: Mutex<Programs>,
     cpus: Cpus,
+    pace: Pace,
+    binary: PathBuf,
+    peer: PathBuf,
+}
+
+/// Who carries at present.
+struct Turn {
+    carrier: Carrier,
+    site: Kind,
+    _attached: Option<SchedClassifierLink>,
 }
 
 /// What a run has brought.
@@ -56,85 +74,119 @@ pub struct Outcome {
 }
 
 impl Bench {
-    /// Builds the lab. `peer` is the program for the image, `binary` the netpath to measure.
+    /// Prepares one. `peer` is the program for the image, `binary` the netpath to measure.
     ///
     /// # Errors
-    /// When a tool is missing or anything can't be made.
-    pub fn create(binary: &Path, peer: &Path, priority: Priority) -> Result<Self> {
-        let lab = Lab::create(Mode::Takeover, Dataplane::Netpath(binary.to_owned()), peer)?;
-        // One client opens tens of thousands of connections in a row: let it use many ports, though not
-        // [`PORT`], and again after a second.
-        lab.lan().sysctl("net/ipv4/ip_local_port_range", "10000 65535")?;
-        lab.lan().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
-        let request = lab.docker().idle();
-        let container = request.publish(&format!("{PORT}:{PORT}")).publish(&format!("{PORT}:{PORT}/udp")).start()?;
-        let place = container.place()?;
-        Ok(Self { container: place, _container: container, lab, cpus: Cpus::choose(priority)? })
+    /// When the kernel refuses the load's programs.
+    pub fn create(binary: &Path, peer: &Path, priority: Priority, pace: Pace) -> Result<Self> {
+        Ok(Self {
+            turn: None,
+            sites: BTreeMap::new(),
+            programs: Mutex::new(Programs::load()?),
+            cpus: Cpus::choose(priority)?,
+            pace,
+            binary: binary.to_owned(),
+            peer: peer.to_owned(),
+        })
     }
 
-    /// The neighbour on the wire.
-    #[must_use]
-    pub fn lan(&self) -> &Place {
-        self.lab.lan()
-    }
-
-    /// The container's namespace.
-    #[must_use]
-    pub fn container(&self) -> &Place {
-        &self.container
-    }
-
-    /// Where the two ends run.
-    #[must_use]
-    pub fn cpus(&self) -> Cpus {
-        self.cpus
-    }
-
-    /// Measures: one round that doesn't count, then as many as asked for. In each, first Docker's iptables and then
-    /// netpath carry all the measures.
+    /// Measures what is planned, in its order.
     ///
     /// # Errors
     /// When a sample fails or was carried by the wrong one.
-    pub fn run(&mut self, measures: &[Measure], rounds: usize, mut patience: Patience) -> Result<Outcome> {
-        let mut machine = Machine::read(&self.lab)?;
-        let mut samples = Samples::default();
-        let mut uplinks = Vec::new();
-        for round in 0..=rounds {
-            for carrier in Carrier::ALL {
-                carrier.take_over(&mut self.lab).with_context(|| format!("let {} carry", carrier.name()))?;
-                if carrier == Carrier::Netpath {
-                    uplinks = self.lab.netpath()?.status()?.uplinks;
-                }
-                for measure in measures {
-                    let label = if round == 0 { "warm-up".to_owned() } else { format!("round {round}/{rounds}") };
-                    eprint!("\r\x1b[K{label}: {} by {}", measure.name, carrier.name());
-                    let sample = self
-                        .sample(measure, carrier, &mut patience)
-                        .with_context(|| format!("{label}: {} by {}", measure.name, carrier.name()))?;
-                    if round > 0 {
-                        samples.add(measure, carrier, round, sample);
-                    }
-                }
-            }
+    pub fn run(&mut self, plan: &Plan, mut patience: Patience) -> Result<Outcome> {
+        for kind in plan.sites() {
+            self.sites.insert(kind, Site::create(kind, &self.binary, &self.peer).context("build a lab")?);
         }
-        eprintln!("\r\x1b[K{rounds} rounds done");
+        let mut machine = Machine::read(&self.binary)?;
+        let (mut samples, mut uplinks) = (Samples::default(), Vec::new());
+        let steps = plan.steps();
+        let bar = ProgressBar::new(steps.len() as u64);
+        bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}, {eta} left  {msg}")?);
+        for step in steps {
+            let label = step.label();
+            bar.set_message(label.clone());
+            if bar.is_hidden() {
+                // No terminal: a log shall still show how far it is.
+                eprintln!("{label}");
+            }
+            let sample = self.step(&step.measure, step.carrier, &mut patience).with_context(|| label)?;
+            if step.carrier == Carrier::Netpath && uplinks.is_empty() {
+                uplinks = self.site(Carrier::Netpath, &step.measure)?.lab.netpath()?.status()?.uplinks;
+            }
+            if step.round > 0 {
+                samples.add(&step.measure, step.carrier, step.round, sample);
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
         machine.load_after = machine::load()?;
         Ok(Outcome { machine, uplinks, samples })
     }
 
+    fn site(&mut self, carrier: Carrier, measure: &Measure) -> Result<&mut Site> {
+        let kind = carrier.site(measure.setting.ports.max(measure.setting.publishes));
+        self.sites.get_mut(&kind).with_context(|| format!("the lab {kind:?} isn't there"))
+    }
+
+    /// Lets the right one carry, and takes a sample.
+    fn step(&mut self, measure: &Measure, carrier: Carrier, patience: &mut Patience) -> Result<Sample> {
+        let kind = carrier.site(measure.setting.ports.max(measure.setting.publishes));
+        if self.turn.as_ref().is_none_or(|turn| (turn.carrier, turn.site) != (carrier, kind)) {
+            self.change(carrier, kind)?;
+        }
+        let setting = measure.setting;
+        let site = self.site(carrier, measure)?;
+        site.crowd(setting.containers)?;
+        carrier.publish(site, setting.ports)?;
+        self.sample(measure, carrier, patience)
+    }
+
+    fn change(&mut self, carrier: Carrier, kind: Kind) -> Result<()> {
+        if let Some(Turn { site, .. }) = self.turn.take() {
+            // Nothing of netpath is left anywhere while another one is measured.
+            let site = self.sites.get_mut(&site).context("the lab of the turn before isn't there")?;
+            site.lab.remove_netpath()?;
+            site.publish(0)?;
+        }
+        let site = self.sites.get_mut(&kind).context("the lab isn't there")?;
+        let attached = carrier
+            .take_over(site, &mut *lock(&self.programs)?)
+            .with_context(|| format!("let {} carry", carrier.name()))?;
+        self.turn = Some(Turn { carrier, site: kind, _attached: attached });
+        Ok(())
+    }
+
     fn sample(&mut self, measure: &Measure, carrier: Carrier, patience: &mut Patience) -> Result<Sample> {
+        let (programs, cpus, pace, setting) = (&self.programs, self.cpus, self.pace, measure.setting);
+        let kind = carrier.site(setting.ports.max(setting.publishes));
+        let site = self.sites.get_mut(&kind).context("the lab isn't there")?;
         patience.renew();
         loop {
             patience.wait()?;
-            let proof = carrier.watch(&mut self.lab, measure.way)?;
+            carrier.forget(site)?;
+            let proof = carrier.watch(site, &*lock(programs)?, measure.evidence)?;
             let meter = Meter::start()?;
-            let mut sample = (measure.run)(self)?;
+            let mut sample = (measure.run)(&mut Scene { site, programs, carrier, setting, cpus, pace })?;
             sample.others = meter.others()?;
-            proof.check(&mut self.lab, sample.packets)?;
+            proof.check(site, &*lock(programs)?, sample.packets)?;
             if patience.accepts(sample.others) {
                 return Ok(sample);
             }
             patience.spend(meter.elapsed());
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.turn = None;
+        for site in self.sites.values_mut() {
+            // dockerd is about to remove its rules.
+            let restored = site.rules.set(site.lab.host(), rules::Set::Docker, 0);
+            if let Err(error) = restored {
+                eprintln!("dockerd's rules aren't back: {error:#}");
+            }
         }
     }
 }

@@ -9,15 +9,37 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::Pid;
 
 use crate::netns::Place;
 
-/// Time for queues to fill, sleeping CPUs to wake and TCP to leave its slow start.
-const RAMP: Duration = Duration::from_millis(300);
+/// How long samples take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Long enough for steady figures.
+    Full,
+    /// Enough to see a clear difference.
+    Quick,
+}
 
-/// The time in which is counted.
-const LENGTH: Duration = Duration::from_secs(2);
+impl Pace {
+    /// Time for queues to fill, sleeping CPUs to wake and TCP to leave its slow start.
+    const fn ramp(self) -> Duration {
+        match self {
+            Self::Full => Duration::from_millis(300),
+            Self::Quick => Duration::from_millis(200),
+        }
+    }
+
+    /// The time in which is counted.
+    const fn length(self) -> Duration {
+        match self {
+            Self::Full => Duration::from_secs(2),
+            Self::Quick => Duration::from_millis(500),
+        }
+    }
+}
 
 /// How the threads of the load compete with other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +74,43 @@ impl Cpus {
     }
 }
 
+impl Cpus {
+    /// Makes the calling thread one that looks at a load now and then, on a CPU that the load leaves free: before the
+    /// load, which it delays by microseconds.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn watch_on(cpu: usize) -> Result<()> {
+        stay_on(cpu)?;
+        become_realtime(2)
+    }
+}
+
+/// Ends a system call of a thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Interrupt(libc::pthread_t);
+
+impl Interrupt {
+    /// Of the calling thread, which must outlive the value.
+    ///
+    /// # Errors
+    /// When the kernel refuses the signal's handler.
+    pub fn of_this_thread() -> Result<Self> {
+        extern "C" fn nothing(_signal: libc::c_int) {}
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing, so there is nothing that a signal handler may not do.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.context("handle SIGUSR1")?;
+        // SAFETY: it takes nothing and can't fail.
+        Ok(Self(unsafe { libc::pthread_self() }))
+    }
+
+    /// Sends the signal. One that comes before the call is lost: send until it has ended.
+    pub fn send(self) {
+        // SAFETY: the thread lives as long as the value, and handles the signal.
+        unsafe { libc::pthread_kill(self.0, libc::SIGUSR1) };
+    }
+}
+
 /// The stretch of time in which a sample counts.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
@@ -62,9 +121,34 @@ pub struct Window {
 impl Window {
     /// One that begins after the ramp.
     #[must_use]
-    pub fn soon() -> Self {
-        let begin = Instant::now() + RAMP;
-        Self { begin, end: begin + LENGTH }
+    pub fn soon(pace: Pace) -> Self {
+        let begin = Instant::now() + pace.ramp();
+        Self { begin, end: begin + pace.length() }
+    }
+
+    /// One that begins at once: for what happens only once.
+    #[must_use]
+    pub fn now(pace: Pace) -> Self {
+        Self::now_for(pace.length())
+    }
+
+    /// One that begins at once, of a length.
+    #[must_use]
+    pub fn now_for(length: Duration) -> Self {
+        let begin = Instant::now();
+        Self { begin, end: begin + length }
+    }
+
+    /// When it begins and ends.
+    #[must_use]
+    pub fn bounds(&self) -> (Instant, Instant) {
+        (self.begin, self.end)
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self, now: Instant) -> bool {
+        now >= self.begin
     }
 
     /// Whether what happens now counts.
@@ -105,19 +189,23 @@ impl End<'_> {
     /// When the thread can't get there, or the closure's error.
     pub fn run<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.place.enter(|| {
-            let mut set = CpuSet::new();
-            set.set(self.cpu).with_context(|| format!("name CPU {}", self.cpu))?;
-            sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("stay on CPU {}", self.cpu))?;
+            stay_on(self.cpu)?;
             if self.priority == Priority::Realtime {
-                become_realtime()?;
+                become_realtime(1)?;
             }
             action()
         })
     }
 }
 
-fn become_realtime() -> Result<()> {
-    let parameters = libc::sched_param { sched_priority: 1 };
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu).with_context(|| format!("name CPU {cpu}"))?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("stay on CPU {cpu}"))
+}
+
+fn become_realtime(priority: i32) -> Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the parameters outlive the call, which changes the calling thread only.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
     Errno::result(result).map(drop).context("ask for real-time priority")

@@ -120,7 +120,11 @@ fn own_ticks() -> Result<u64> {
     fields.split(' ').nth(11).context("/proc/self/stat ends early")?.parse().context("read the process's own time")
 }
 
-fn ticks_per_second() -> Result<f64> {
+/// The unit of the times above.
+///
+/// # Errors
+/// When the kernel doesn't tell.
+pub(super) fn ticks_per_second() -> Result<f64> {
     // SAFETY: it takes a number and gives one.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     ensure!(ticks > 0, "the kernel doesn't tell its clock ticks");

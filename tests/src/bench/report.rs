@@ -6,21 +6,23 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::Outcome;
-use super::figures::Spread;
+use super::carrier::Carrier;
+use super::figures::{Figure, Spread};
 use super::measure::Measure;
+use super::plan::Plan;
+use super::{Outcome, plot};
 use crate::report::Uplink;
 
-/// A row of the table.
+/// A row of the table: one carrier on one figure.
 type Row = [String; 5];
 
-const HEAD: [&str; 5] = ["measure", "iptables", "netpath", "ratio", "verdict"];
+const HEAD: [&str; 5] = ["measure", "carrier", "median (least .. most)", "of iptables", "against iptables"];
 
 /// The table, with its columns aligned.
 #[must_use]
-pub fn table(outcome: &Outcome, measures: &[Measure]) -> String {
+pub fn table(outcome: &Outcome, plan: &Plan) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
-    rows.extend(self::rows(outcome, measures));
+    rows.extend(self::rows(outcome, plan));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut text = String::new();
@@ -34,7 +36,7 @@ pub fn table(outcome: &Outcome, measures: &[Measure]) -> String {
 
 /// The same with where, when and how, in Markdown.
 #[must_use]
-pub fn markdown(outcome: &Outcome, measures: &[Measure], rounds: usize) -> String {
+pub fn markdown(outcome: &Outcome, plan: &Plan) -> String {
     let machine = &outcome.machine;
     let hook = |uplink: &Uplink| {
         let (hook, xdp) = (uplink.hook.as_deref().unwrap_or("none"), uplink.xdp_mode.as_deref().unwrap_or("off"));
@@ -51,7 +53,7 @@ pub fn markdown(outcome: &Outcome, measures: &[Measure], rounds: usize) -> Strin
         ("docker", machine.docker.clone()),
         ("iptables", machine.iptables.clone()),
         ("netpath", format!("{}; uplink: {}", machine.netpath, hooks.join("; "))),
-        ("rounds", format!("{rounds} counted, after one that isn't")),
+        ("rounds", format!("{} counted, after one that isn't", plan.rounds)),
         (
             "load average",
             format!("{} before, {} after (the run itself adds about 2)", machine.load_before, machine.load_after),
@@ -65,22 +67,26 @@ pub fn markdown(outcome: &Outcome, measures: &[Measure], rounds: usize) -> Strin
     text.push('\n');
     line(&mut text, &HEAD);
     text.push_str("|---|---|---|---|---|\n");
-    for row in rows(outcome, measures) {
+    for row in rows(outcome, plan) {
         line(&mut text, &row);
     }
     text
 }
 
-/// Writes `samples.json` and `report.md`.
+/// Writes `samples.json`, `report.md` and the plots.
 ///
 /// # Errors
 /// When they can't be written.
-pub fn write(directory: &Path, outcome: &Outcome, measures: &[Measure], rounds: usize) -> Result<()> {
+pub fn write(directory: &Path, outcome: &Outcome, plan: &Plan) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     let raw = json!({ "machine": outcome.machine, "samples": outcome.samples });
+    let mut text = markdown(outcome, plan);
+    for name in plot::write(directory, &outcome.samples, plan)? {
+        text.push_str(&format!("\n![{name}]({name})\n"));
+    }
     let files = [
         ("samples.json", serde_json::to_string_pretty(&raw).context("write the samples as JSON")?),
-        ("report.md", markdown(outcome, measures, rounds)),
+        ("report.md", text),
     ];
     for (name, text) in files {
         let path = directory.join(name);
@@ -89,19 +95,27 @@ pub fn write(directory: &Path, outcome: &Outcome, measures: &[Measure], rounds: 
     Ok(())
 }
 
-fn rows(outcome: &Outcome, measures: &[Measure]) -> Vec<Row> {
-    let figures = measures.iter().flat_map(|measure| measure.figures.iter().map(move |figure| (measure, figure)));
-    let row = |(measure, figure): (&Measure, &super::figures::Figure)| {
-        let comparison = outcome.samples.compare(measure, figure)?;
-        Some([
-            format!("{}: {} ({})", measure.title, figure.name, figure.unit),
-            spread(&comparison.iptables),
-            spread(&comparison.netpath),
-            comparison.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
-            comparison.verdict().to_owned(),
-        ])
-    };
-    figures.filter_map(row).collect()
+fn rows(outcome: &Outcome, plan: &Plan) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for measure in &plan.measures {
+        for figure in measure.figures {
+            rows.extend(plan.carriers.iter().filter_map(|carrier| row(outcome, measure, figure, *carrier)));
+        }
+    }
+    rows
+}
+
+fn row(outcome: &Outcome, measure: &Measure, figure: &Figure, carrier: Carrier) -> Option<Row> {
+    let spread = outcome.samples.spread(measure, figure, carrier)?;
+    let comparison = outcome.samples.compare(measure, figure, carrier).filter(|_| carrier != Carrier::Iptables);
+    let ratio = comparison.and_then(|comparison| comparison.ratio());
+    Some([
+        format!("{}: {} ({})", measure.label(), figure.name, figure.unit),
+        carrier.name().to_owned(),
+        self::spread(&spread),
+        ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
+        comparison.map_or("–", |comparison| comparison.verdict()).to_owned(),
+    ])
 }
 
 fn spread(spread: &Spread) -> String {
@@ -110,6 +124,9 @@ fn spread(spread: &Spread) -> String {
 
 /// Whole numbers with their thousands apart; small ones with a decimal.
 fn number(value: f64) -> String {
+    if value < 10.0 {
+        return format!("{value:.3}");
+    }
     if value < 1000.0 {
         return format!("{value:.1}");
     }
@@ -136,8 +153,8 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!(
-            [number(43.21), number(999.96), number(1234.5), number(1_234_567.0)],
-            ["43.2", "1000.0", "1,234", "1,234,567"]
+            [number(0.4711), number(43.21), number(999.96), number(1234.5), number(1_234_567.0)],
+            ["0.471", "43.2", "1000.0", "1,234", "1,234,567"]
         );
     }
 }

@@ -1,11 +1,14 @@
 //! TCP as applications use it: questions on one connection, a connection per question, bulk.
 
+use std::ffi::OsString;
+use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 
 use super::pinned::Window;
@@ -17,10 +20,44 @@ const MESSAGE: usize = 64;
 const CHUNK: usize = 256 * 1024;
 
 /// Nothing here takes so long unless packets get lost.
-const STALL: Duration = Duration::from_secs(5);
+pub(super) const STALL: Duration = Duration::from_secs(5);
 
 /// How soon a server notices that the window is over.
 const IDLE: Duration = Duration::from_millis(50);
+
+/// How a sender of bulk decides how much it may have under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    /// Linux' default: as much as gets through.
+    Cubic,
+    /// Some round trips' worth of what it has measured. On links without a length its rate follows the time that a
+    /// round trip takes rather than what a packet costs.
+    Bbr,
+}
+
+impl Congestion {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+
+    /// Whether this kernel has it.
+    ///
+    /// # Errors
+    /// When the kernel doesn't tell.
+    pub fn is_offered(self) -> Result<bool> {
+        let path = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+        let offered = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+        Ok(offered.split_whitespace().any(|name| name == self.name()))
+    }
+
+    fn set(self, stream: &TcpStream) -> Result<()> {
+        setsockopt(stream, sockopt::TcpCongestion, &OsString::from(self.name()))
+            .with_context(|| format!("set TCP_CONGESTION to {}", self.name()))
+    }
+}
 
 /// Times of questions on one connection, in nanoseconds, sorted.
 #[derive(Debug)]
@@ -137,8 +174,9 @@ pub fn ask_many(target: SocketAddrV4, window: Window) -> Connections {
 ///
 /// # Errors
 /// When the connection breaks before.
-pub fn pour(target: SocketAddrV4, window: Window) -> Result<()> {
+pub fn pour(target: SocketAddrV4, congestion: Congestion, window: Window) -> Result<()> {
     let mut stream = connect(target)?;
+    congestion.set(&stream)?;
     let chunk = vec![0; CHUNK];
     while !window.is_over() {
         match stream.write_all(&chunk) {

@@ -1,9 +1,7 @@
 //! Small UDP packets, as many as one CPU makes, counted where an application gets them.
 //!
-//! The generator is an ordinary socket. Towards a published port it sends with `UDP_SEGMENT`, 64 datagrams per system
-//! call, which the neighbour's interface (it has no offloads) takes apart before the wire: cheaper per packet than
-//! `sendmmsg`, so that more of the CPU is the packet path's. Out of a container it sends with `sendmmsg`, because the
-//! container's interface would take a segmented packet whole, and no application that sends single datagrams has that.
+//! The generator is an ordinary socket and `sendmmsg`, as an application that sends single datagrams has it. From the
+//! wire the load comes from [`super::programs`] instead, which costs less.
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -30,36 +28,15 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// How soon a receiver notices that the window is over when nothing comes.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// How datagrams are handed to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generator {
-    /// `UDP_SEGMENT`.
-    Segmented,
-    /// `sendmmsg`.
-    Batched,
-}
-
-impl Generator {
-    /// Sends from the calling thread's namespace until the window is over; gives how many in it.
-    ///
-    /// # Errors
-    /// When the kernel refuses or the receiver isn't there.
-    pub fn send(self, target: SocketAddrV4, window: Window) -> Result<u64> {
-        let socket = UdpSocket::bind(any(fresh_port())).context("bind the sender")?;
-        socket.connect(target).with_context(|| format!("connect to UDP {target}"))?;
-        match self {
-            Self::Segmented => {
-                let size = i32::try_from(PAYLOAD).context("the payload as a number of the kernel")?;
-                setsockopt(&socket, sockopt::UdpGsoSegment, &size).context("set UDP_SEGMENT")?;
-                let payload = [0; PAYLOAD * BATCH];
-                send_until(window, || Ok(if socket.send(&payload)? == payload.len() { BATCH } else { 0 }))
-            }
-            Self::Batched => {
-                let mut batch = Batch::new();
-                send_until(window, || batch.send(&socket))
-            }
-        }
-    }
+/// Sends from the calling thread's namespace until the window is over; gives how many in it.
+///
+/// # Errors
+/// When the kernel refuses or the receiver isn't there.
+pub fn send(target: SocketAddrV4, window: Window) -> Result<u64> {
+    let socket = UdpSocket::bind(any(fresh_port())).context("bind the sender")?;
+    socket.connect(target).with_context(|| format!("connect to UDP {target}"))?;
+    let mut batch = Batch::new();
+    send_until(window, || batch.send(&socket))
 }
 
 /// A socket of the calling thread's namespace that [`count`] reads.
