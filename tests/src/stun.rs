@@ -47,6 +47,7 @@ pub struct StunServer {
     stop: Arc<AtomicBool>,
     addresses: [Ipv4Addr; 2],
     ports: [u16; 2],
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl StunServer {
@@ -68,11 +69,12 @@ impl StunServer {
             Ok(sockets)
         })?;
         let (stop, sockets) = (Arc::new(AtomicBool::new(false)), Arc::new(sockets));
-        for index in 0..sockets.len() {
+        let serve_one = |index| {
             let (stop, sockets) = (Arc::clone(&stop), Arc::clone(&sockets));
-            thread::spawn(move || serve(&stop, &sockets, index));
-        }
-        Ok(Self { stop, addresses, ports })
+            thread::spawn(move || serve(&stop, &sockets, index))
+        };
+        let threads = (0..sockets.len()).map(serve_one).collect();
+        Ok(Self { stop, addresses, ports, threads })
     }
 
     const fn address(&self, address: usize, port: usize) -> SocketAddrV4 {
@@ -83,6 +85,12 @@ impl StunServer {
 impl Drop for StunServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Their sockets hold the ports that the next test binds.
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                eprintln!("STUN server: a thread panicked");
+            }
+        }
     }
 }
 

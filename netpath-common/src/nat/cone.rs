@@ -89,7 +89,7 @@ pub fn find<T: Tables>(tables: &T, headers: &Headers, now_ns: u64, target: &mut 
     if cone.is_shared() || !is_in_force(tables, &cone, now_ns) {
         return 0;
     }
-    if !tables.endpoint(cone.address).is_some_and(|endpoint| endpoint.full_cone != 0) {
+    if tables.endpoint(cone.address).is_none_or(|endpoint| endpoint.full_cone == 0) {
         return 0;
     }
     if tables.host_socket_takes(&headers.key) {

@@ -72,6 +72,6 @@ mod tests {
         assert!(got_worse(&figure(Better::Less), &less, &old));
         assert!(!got_worse(&figure(Better::Neither), &old, &less));
         assert!(!got_worse(&figure(Better::More), &old, &spread(&[1.5, 1.6, 2.0])), "the spreads overlap");
-        assert!(!got_worse(&figure(Better::More), &old, &spread(&[1.97, 1.98, 1.99])), "by a trifle");
+        assert!(!got_worse(&figure(Better::More), &old, &spread(&[1.996, 1.997, 1.998])), "by a trifle");
     }
 }
