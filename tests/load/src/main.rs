@@ -1,7 +1,7 @@
 //! The benchmark's own eBPF programs. None of them is part of netpath.
 //!
 //! [`generate`] makes UDP frames without a system call per packet: the benchmark runs it with `BPF_PROG_TEST_RUN` and
-//! live frames. [`sink`] counts what arrives where a container's packets end, and drops it. [`bare`] leads packets by
+//! live frames. [`sink`] and [`sink_at_xdp`] count what arrives where a container's packets end, and drop it. [`bare`] leads packets by
 //! their port into a container and translates nothing: what no translation can be cheaper than.
 #![no_std]
 #![no_main]
@@ -10,7 +10,10 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action::XDP_ABORTED},
+    bindings::{
+        TC_ACT_OK, TC_ACT_SHOT,
+        xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
+    },
     btf_maps::{Array, HashMap, PerCpuArray},
     helpers::generated::{bpf_redirect, bpf_redirect_peer},
     macros::{btf_map, classifier, xdp},
@@ -100,7 +103,7 @@ fn generate(context: XdpContext) -> u32 {
 /// Not XDP: tc sees what was bridged as well as what was redirected past the interface's queue, at the same cost.
 #[classifier]
 fn sink(context: TcContext) -> i32 {
-    match udp_port(&context) {
+    match udp_port(bounds(&context)) {
         Some(_) => {
             count(counter::SUNK);
             TC_ACT_SHOT
@@ -109,10 +112,22 @@ fn sink(context: TcContext) -> i32 {
     }
 }
 
+/// The same at XDP, for a container that reads its packets there.
+#[xdp]
+fn sink_at_xdp(context: XdpContext) -> u32 {
+    match udp_port((context.data(), context.data_end())) {
+        Some(_) => {
+            count(counter::SUNK);
+            XDP_DROP
+        }
+        None => XDP_PASS,
+    }
+}
+
 /// tc ingress on the host's interface: leads UDP by its port into a container.
 #[classifier]
 fn bare(context: TcContext) -> i32 {
-    let Some(port) = udp_port(&context) else { return TC_ACT_OK };
+    let Some(port) = udp_port(bounds(&context)) else { return TC_ACT_OK };
     // SAFETY: the benchmark writes the map before it attaches this program, and not while it runs.
     let Some(target) = (unsafe { TARGETS.get(&port) }) else { return TC_ACT_OK };
     let [interface, high, low] = *target;
@@ -132,8 +147,7 @@ fn bare(context: TcContext) -> i32 {
 
 /// The destination port of a UDP packet without IPv4 options.
 #[inline(always)]
-fn udp_port(context: &TcContext) -> Option<u32> {
-    let (start, end) = bounds(context);
+fn udp_port((start, end): (usize, usize)) -> Option<u32> {
     if start + HEADER_WORDS * 2 > end {
         return None;
     }

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::tc::SchedClassifierLink;
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{
+    ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
+};
 use aya::{Ebpf, include_bytes_aligned};
 use netpath_load::{FLOWS_PER_SOURCE, FRAME_LEN, Load, Target, counter, load};
 use nix::net::if_::if_nametoindex;
@@ -134,6 +137,12 @@ pub struct Made {
     pub busy: f64,
 }
 
+/// The sink of a container, until it is dropped.
+pub struct Sink {
+    _tc: SchedClassifierLink,
+    _xdp: Option<XdpLink>,
+}
+
 /// The programs, loaded.
 pub struct Programs {
     ebpf: Ebpf,
@@ -154,6 +163,8 @@ impl Programs {
         let (load, counters, targets) = (map("LOAD")?, map("COUNTERS")?, map("TARGETS")?);
         let generator: &mut Xdp = ebpf.program_mut("generate").context("no program generate")?.try_into()?;
         generator.load().context("load the generator")?;
+        let sink: &mut Xdp = ebpf.program_mut("sink_at_xdp").context("no program sink_at_xdp")?.try_into()?;
+        sink.load().context("load the sink at XDP")?;
         for name in ["sink", "bare"] {
             classifier(&mut ebpf, name)?.load().with_context(|| format!("load the program {name}"))?;
         }
@@ -161,12 +172,26 @@ impl Programs {
         Ok(Self { ebpf, load, counters, targets })
     }
 
-    /// Counts and drops the UDP packets that reach a container, until the link is dropped.
+    /// Counts and drops the UDP packets that reach a container, at tc.
     ///
     /// # Errors
     /// When the program can't be attached.
-    pub fn sink(&mut self, container: &Place) -> Result<SchedClassifierLink> {
-        attach(classifier(&mut self.ebpf, "sink")?, container)
+    pub fn sink(&mut self, container: &Place) -> Result<Sink> {
+        Ok(Sink { _tc: attach(classifier(&mut self.ebpf, "sink")?, container)?, _xdp: None })
+    }
+
+    /// The same at XDP; at tc only what was redirected past the interface's queue, where XDP doesn't see it.
+    ///
+    /// # Errors
+    /// When a program can't be attached.
+    pub fn sink_at_xdp(&mut self, container: &Place) -> Result<Sink> {
+        let sink = self.sink(container)?;
+        let program: &mut Xdp = self.ebpf.program_mut("sink_at_xdp").context("no program sink_at_xdp")?.try_into()?;
+        let link = container.enter(|| {
+            let link = program.attach("eth0", XdpMode::Driver).context("attach to eth0's XDP")?;
+            program.take_link(link).context("own the link")
+        })?;
+        Ok(Sink { _xdp: Some(link), ..sink })
     }
 
     /// Leads a port at the host's wire into a container, without translation, until the link is dropped.

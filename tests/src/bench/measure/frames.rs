@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::super::carrier::{Carrier, Evidence};
 use super::super::figures::{Better, Figure, Sample};
 use super::super::pinned::{Window, both};
-use super::super::programs::{Flood, Made, Port, Until, fresh_flows};
+use super::super::programs::{Flood, Made, Port, Sink, Until, fresh_flows};
 use super::super::rules::EXTRA_PORT;
 use super::super::{PORT, busy, udp};
 use super::{Effort, Measure, Scene, Setting, Towards, lock, per_million};
@@ -40,6 +40,16 @@ pub(super) const MEASURES: &[Measure] = &[
         setting: Setting::PLAIN,
         effort: Effort::Always,
         run: edge,
+    },
+    Measure {
+        name: "udp-in-edge-xdp",
+        title: "the same, counted by an XDP program in the container",
+        evidence: PUBLISHED,
+        carriers: WITHOUT_BARE,
+        figures: &[PACKETS, COST, OFFERED],
+        setting: Setting::PLAIN,
+        effort: Effort::Always,
+        run: edge_at_xdp,
     },
     Measure {
         name: "udp-in-edge-flows",
@@ -95,15 +105,25 @@ pub(super) const MEASURES: &[Measure] = &[
 
 /// Frames to the published port, or one after the other to all of the many, counted where the container gets them.
 pub(super) fn edge(scene: &mut Scene<'_>) -> Result<Sample> {
+    let sink = scene.programs()?.sink(&*scene.site.published()?)?;
+    counted(scene, sink)
+}
+
+/// The same for a container whose own program reads its packets at XDP.
+fn edge_at_xdp(scene: &mut Scene<'_>) -> Result<Sample> {
+    let sink = scene.programs()?.sink_at_xdp(&*scene.site.published()?)?;
+    counted(scene, sink)
+}
+
+fn counted(scene: &mut Scene<'_>, sink: Sink) -> Result<Sample> {
     let flood = flood(scene)?;
-    let link = scene.programs()?.sink(&*scene.site.published()?)?;
     if scene.setting.flows > 1 {
         // Whatever a new flow costs is another measure's business.
         let ample = Window::now_for(Duration::from_secs(60));
         pour(scene, flood, ample, Until::Made(scene.setting.flows))?;
     }
     let made = pour(scene, flood, scene.window(), Until::Over)?;
-    drop(link);
+    drop(sink);
     Ok(Sample::new(
         vec![rate(made.sunk, made.time), per_million(made.busy, made.sunk), rate(made.sent, made.time)],
         made.sunk,
