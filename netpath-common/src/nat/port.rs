@@ -11,12 +11,12 @@ use crate::{
 };
 
 /// How often a port is chosen for a flow before it is refused: its own, then each time the first free one of
-/// [`LOOKS_MAX`]. Between 1 and 49 ports are looked at. Towards a destination that already holds 90 % of the range, all of
+/// [`LOOKS_MAX`]. Between 1 and 193 ports are looked at. Towards a destination that already holds 95 % of the range, all of
 /// them are taken for 1 flow of 160; the search is bounded because each look costs a map operation in the packet path, and
 /// each round, which checks one port in full, much of what the verifier takes.
 pub const ROUNDS_MAX: u32 = 4;
 /// Ports that are looked at in one round.
-const LOOKS_MAX: u32 = 16;
+const LOOKS_MAX: u32 = 64;
 
 /// The ports to try for one flow.
 #[derive(Debug, Clone, Copy)]
