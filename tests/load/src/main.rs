@@ -129,7 +129,7 @@ fn sink_at_xdp(context: XdpContext) -> u32 {
 fn bare(context: TcContext) -> i32 {
     let Some(port) = udp_port(bounds(&context)) else { return TC_ACT_OK };
     // SAFETY: the benchmark writes the map before it attaches this program, and not while it runs.
-    let Some(target) = (unsafe { TARGETS.get(&port) }) else { return TC_ACT_OK };
+    let Some(target) = (unsafe { TARGETS.get(port) }) else { return TC_ACT_OK };
     let [interface, high, low] = *target;
     let (start, end) = bounds(&context);
     if start + 14 > end {
