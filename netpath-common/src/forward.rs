@@ -1,7 +1,7 @@
 //! 5. Forward: where a packet goes next, as a value.
 
 use crate::{
-    abi::{Hop, HopKind, PathCount},
+    abi::{Address, Flow, Hop, HopKind, NextHop, PathCount},
     drop::DropReason,
     packet::Packet,
     wire::ethernet,
@@ -18,7 +18,8 @@ pub enum Forward {
         /// The host side of the veth.
         ifindex: u32,
     },
-    /// Out of this uplink; the kernel's routes and neighbours give the Ethernet header.
+    /// Out of this uplink; the kernel's neighbours give the Ethernet header, of the next hop if that is known, else of the
+    /// one that its routes say.
     OutOfUplink {
         /// The uplink.
         ifindex: u32,
@@ -171,6 +172,19 @@ impl From<Result<Option<Verdict>, DropReason>> for Fate {
 }
 
 const _: () = assert!(DropReason::SLOTS <= 256 && PathCount::SLOTS <= 256, "a counter's number fits in a byte");
+
+/// Whose Ethernet address a packet needs that leaves by an uplink; 0.0.0.0: the kernel asks its routes.
+#[inline(always)]
+#[must_use]
+pub const fn next_hop(flow: &Flow, uplink: &Hop, destination: Address) -> Address {
+    const DESTINATION: u8 = NextHop::Destination as u8;
+    const GATEWAY: u8 = NextHop::Gateway as u8;
+    match flow.next_hop {
+        DESTINATION => destination,
+        GATEWAY => uplink.gateway(),
+        _ => [0; 4],
+    }
+}
 
 /// Writes the Ethernet header that the hop needs and says where the packet goes. Comes before the transport checksum,
 /// which may move the packet.

@@ -73,6 +73,9 @@ pub trait Tables {
     /// Writes the sequence numbers that an entry has come to: [`Flow::sequence_end`] and [`Flow::acknowledged`].
     fn follow(&mut self, entry: Self::Entry, sequence_end: u32, acknowledged: u32);
 
+    /// Writes where an entry's packets go behind their uplink: the number of a [`crate::abi::NextHop`].
+    fn lead(&mut self, entry: Self::Entry, next_hop: u8);
+
     /// How long a pair in a state may be silent, in seconds.
     fn timeout_s(&self, state: PairState) -> u32;
 

@@ -31,7 +31,7 @@ pub(crate) fn loopback(context: &TcContext) -> i32 {
         return TC_ACT_OK;
     }
     let fate = leave(&mut packet, &leaving);
-    verdict::tc(&packet, fate)
+    verdict::tc(&packet, fate, [0; 4])
 }
 
 /// Where the datagram goes; `None`: it stays what it is.

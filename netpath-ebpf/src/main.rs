@@ -22,8 +22,8 @@ use aya_ebpf::{
 };
 use netpath_common::{
     forward::Fate,
-    parse::{Headers, NetworkLayer},
-    path::{early::early, express::express, from_container, from_host, from_host_to_wire, from_wire},
+    parse::NetworkLayer,
+    path::{Workspace, early::early, express::express, from_container, from_host, from_host_to_wire, from_wire},
 };
 
 use crate::{
@@ -71,18 +71,18 @@ fn np_uplink(context: TcContext) -> i32 {
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(work) = scratch::workspace() else { return verdict::not_ours(&packet) };
     let fate = from_wire::from_wire(&mut packet, &mut tables, work, &clock::arrival(&context));
-    with_held(&context, &packet, &work.headers, fate)
+    with_held(&context, &packet, work, fate)
 }
 
 /// The verdict at an ingress where fragments are held; this one may be what others wait for. Those go last: few verdicts
 /// are left for which the verifier looks at that.
 #[inline(always)]
-fn with_held(context: &TcContext, packet: &TcPacket<'_>, headers: &Headers, fate: Fate) -> i32 {
+fn with_held(context: &TcContext, packet: &TcPacket<'_>, work: &Workspace, fate: Fate) -> i32 {
     if fate.is_held() {
-        return verdict::held(packet, held::hold(context, headers) != 0);
+        return verdict::held(packet, held::hold(context, &work.headers) != 0);
     }
-    let action = verdict::tc(packet, fate);
-    held::release(context, headers);
+    let action = verdict::tc(packet, fate, work.next_hop);
+    held::release(context, &work.headers);
     action
 }
 
@@ -110,7 +110,7 @@ fn np_container(context: TcContext) -> i32 {
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let Some(work) = scratch::workspace() else { return verdict::not_ours(&packet) };
     let fate = from_container::from_container(&mut packet, &mut tables, work, &clock::arrival(&context));
-    with_held(&context, &packet, &work.headers, fate)
+    with_held(&context, &packet, work, fate)
 }
 
 /// tc egress on a bridge: packets from the host to its containers.
@@ -122,7 +122,7 @@ fn np_bridge(context: TcContext) -> i32 {
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let fate = from_host::from_host(&mut packet, &mut tables, &clock::arrival(&context));
-    verdict::tc(&packet, fate)
+    verdict::tc(&packet, fate, [0; 4])
 }
 
 /// tc egress on the loopback interface: datagrams of the host to its IPv6 addresses.

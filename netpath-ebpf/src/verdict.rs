@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use netpath_common::{
-    abi::PathCount,
+    abi::{Address, PathCount},
     drop::DropReason,
     forward::{Fate, Forward},
     packet::Packet as _,
@@ -14,9 +14,9 @@ use crate::{
     packet::{tc::TcPacket, xdp::XdpPacket},
 };
 
-/// The action for a packet at tc.
+/// The action for a packet at tc. `next_hop` counts where it leaves by an uplink.
 #[inline(always)]
-pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
+pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate, next_hop: Address) -> i32 {
     #[cfg(feature = "trace")]
     packet.log(fate);
     let Some(forward) = fate.forward() else {
@@ -35,7 +35,7 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate) -> i32 {
             packet.address_to_receiver();
             redirect::into_peer(ifindex)
         }
-        Forward::OutOfUplink { ifindex } => redirect::by_neighbour(ifindex),
+        Forward::OutOfUplink { ifindex } => redirect::by_neighbour(ifindex, next_hop),
         Forward::Out { ifindex } => redirect::out_of(ifindex),
     }
 }

@@ -40,7 +40,7 @@ abi! {
         /// Whether XDP may send frames into it: 1 for a container whose side of the veth has a NAPI, else 0.
         pub takes_frames: u8,
         /// Endpoint: the frame's first twelve bytes, destination and source address, as words as they lie in memory
-        /// ([`Hop::addresses`]). Uplink: zero, the kernel resolves them.
+        /// ([`Hop::addresses`]). Uplink: the address of its gateway, as it lies in memory ([`Hop::gateway`]), then zeros.
         pub addresses: [u32; 3],
     }
 }
@@ -52,6 +52,13 @@ impl Hop {
         let [a, b, c, d, e, f] = destination;
         let [g, h, i, j, k, l] = source;
         [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])]
+    }
+
+    /// The address of an uplink's gateway; 0.0.0.0: it has none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn gateway(&self) -> Address {
+        self.addresses[0].to_ne_bytes()
     }
 }
 

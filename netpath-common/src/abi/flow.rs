@@ -75,8 +75,10 @@ abi! {
         pub ingress_ifindex: u32,
         /// The Docker network of the container: [`super::Endpoint::network`]; 0: a flow of the host's own.
         pub network: u16,
+        /// [`NextHop`], where this direction leaves by an uplink: what the routes said when [`Self::last_seen_ns`] was written.
+        pub next_hop: u8,
         /// Zero.
-        pub reserved: u16,
+        pub reserved: u8,
         /// TCP: the highest sequence number that this direction has sent, plus one; host order.
         pub sequence_end: u32,
         /// TCP: the highest sequence number that this direction waits for (its acknowledgement field); host order.
@@ -92,6 +94,18 @@ pub enum Direction {
     Original = 0,
     /// The way of the answers.
     Reply = 1,
+}
+
+/// Whose Ethernet address a packet that leaves by an uplink needs.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NextHop {
+    /// The kernel asks its routes for each packet.
+    Asked = 0,
+    /// The destination's: it is on the uplink's link.
+    Destination = 1,
+    /// The uplink's gateway's: [`super::Hop::gateway`].
+    Gateway = 2,
 }
 
 /// What netpath does for a flow.

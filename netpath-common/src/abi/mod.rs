@@ -20,7 +20,9 @@ pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};
 pub use endpoint::{Endpoint, Hop, HopKind};
 pub use event::{EndReason, Event, EventKind};
-pub use flow::{Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, Seen};
+pub use flow::{
+    Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, NextHop, Seen,
+};
 pub use published::{Published, PublishedKey};
 pub use socket::{Asked, AskedKey};
 pub use uplink::{Uplink, UplinkAddress};

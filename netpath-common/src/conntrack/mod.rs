@@ -38,15 +38,17 @@ const fn shown(transport: Transport) -> u8 {
     }
 }
 
-/// Takes note of a packet of a known flow.
+/// Takes note of a packet of a known flow. Gives whether that was due for more than its sequence numbers: for the first
+/// packet of a kind, and about once a second.
 #[inline(always)]
-pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &Headers, arrival: &Arrival) {
+pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &Headers, arrival: &Arrival) -> bool {
     let silent_ns = arrival.now_ns.saturating_sub(flow.last_seen_ns);
     let mut seen = flow.seen | shown(headers.transport);
     if silent_ns >= TOUCH_INTERVAL_NS && headers.key.protocol == protocol::UDP {
         seen |= aged(flow.seen, silent_ns);
     }
-    if seen != flow.seen || silent_ns >= TOUCH_INTERVAL_NS {
+    let is_due = seen != flow.seen || silent_ns >= TOUCH_INTERVAL_NS;
+    if is_due {
         tables.touch(entry, arrival.now_ns, seen);
         if headers.key.protocol == protocol::UDP {
             cone::refresh(tables, flow, &headers.key, arrival.now_ns);
@@ -57,6 +59,7 @@ pub fn track<T: Tables>(tables: &mut T, entry: T::Entry, flow: &Flow, headers: &
     {
         follow(tables, entry, flow, headers);
     }
+    is_due
 }
 
 /// Moves the sequence numbers of a direction on.

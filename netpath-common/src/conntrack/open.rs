@@ -11,7 +11,7 @@ use super::{
     has_ended, opens, shown,
 };
 use crate::{
-    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, PathCount, Seen},
+    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, NextHop, PathCount, Seen},
     drop::DropReason,
     nat::{
         cone,
@@ -196,6 +196,7 @@ fn entry(arrives: &FlowKey, leaves: &FlowKey, new: &NewFlow, way: &Way, directio
         role: Flow::pack_role_number(direction, new.kind),
         ingress_ifindex: way.ingress_ifindex,
         network: new.network,
+        next_hop: NextHop::Asked as u8,
         reserved: 0,
         sequence_end: 0,
         acknowledged: 0,

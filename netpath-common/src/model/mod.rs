@@ -206,6 +206,12 @@ impl Tables for Model {
         }
     }
 
+    fn lead(&mut self, entry: FlowKey, next_hop: u8) {
+        if let Some(flow) = self.flows.get_mut(&entry) {
+            flow.next_hop = next_hop;
+        }
+    }
+
     fn follow(&mut self, entry: FlowKey, sequence_end: u32, acknowledged: u32) {
         if let Some(flow) = self.flows.get_mut(&entry) {
             flow.sequence_end = sequence_end;

@@ -26,7 +26,7 @@ pub fn from_host_to_wire<T: Tables>(
     work: &mut Workspace,
     arrival: &Arrival,
 ) -> Fate {
-    let Workspace { headers, flow } = work;
+    let Workspace { headers, flow, next_hop } = work;
     // A later fragment has no port to change, and what is malformed the host may send all the same.
     if parse(packet, headers) != Ok(NetworkLayer::Ipv4) || headers.fragment == Fragment::Later {
         return Fate::UNDECIDED;
@@ -35,7 +35,7 @@ pub fn from_host_to_wire<T: Tables>(
     if headers.transport == Transport::IcmpError {
         return about_own_flow(packet, tables, headers, &origin);
     }
-    let fate = known_flow(packet, tables, headers, &origin);
+    let fate = known_flow(packet, tables, headers, &origin, next_hop);
     if fate.is_decided() {
         return fate;
     }
@@ -43,7 +43,7 @@ pub fn from_host_to_wire<T: Tables>(
         return Fate::UNDECIDED;
     }
     let fate = avoid_clash(tables, headers, flow, arrival);
-    if fate.is_decided() { fate } else { known_flow(packet, tables, headers, &origin) }
+    if fate.is_decided() { fate } else { known_flow(packet, tables, headers, &origin, next_hop) }
 }
 
 /// An error of the host's about what it was sent: it quotes the host's own port, of which the world knows nothing.

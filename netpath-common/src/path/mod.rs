@@ -22,14 +22,14 @@ pub use fragments::FRAGMENT_NS;
 mod tests;
 
 use crate::{
-    abi::{Address, Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, PathCount},
+    abi::{Address, Direction, EndReason, Flow, FlowKind, Hop, HopKind, Mode, NextHop, PathCount},
     conntrack::{self, NewFlow},
     drop::DropReason,
     forward::{self, Fate, Forward, Verdict},
     nat::apply,
     packet::Packet,
     parse::{Fragment, Headers, NetworkLayer, Transport, parse},
-    tables::{Arrival, Tables},
+    tables::{Arrival, Route, RouteQuery, Tables},
     wire::tcp,
 };
 
@@ -65,12 +65,17 @@ pub struct Workspace {
     pub headers: Headers,
     /// The flow that it is to open, if it is.
     pub flow: NewFlow,
+    /// Whose Ethernet address it needs if it leaves by an uplink; 0.0.0.0: the kernel asks its routes.
+    pub next_hop: Address,
 }
 
 impl Workspace {
     /// Nothing is known.
-    pub const EMPTY: Self =
-        Self { headers: Headers::EMPTY, flow: NewFlow::to(FlowKind::Masquerade, &Headers::EMPTY.key) };
+    pub const EMPTY: Self = Self {
+        headers: Headers::EMPTY,
+        flow: NewFlow::to(FlowKind::Masquerade, &Headers::EMPTY.key),
+        next_hop: [0; 4],
+    };
 }
 
 /// The way that both directions share: parse, and carry what belongs to a flow. `unknown` decides what becomes of the rest,
@@ -83,7 +88,8 @@ fn with_flow<P: Packet, T: Tables>(
     arrival: &Arrival,
     unknown: impl Fn(&mut P, &mut T, &Headers, &mut NewFlow, &Arrival) -> Fate,
 ) -> Fate {
-    let Workspace { headers, flow } = work;
+    let Workspace { headers, flow, next_hop } = work;
+    *next_hop = [0; 4];
     match parse(packet, headers) {
         Ok(NetworkLayer::Ipv4) => {}
         Ok(NetworkLayer::Other) => return Fate::forwarded(Verdict::kernel(PathCount::ToKernel)),
@@ -94,7 +100,7 @@ fn with_flow<P: Packet, T: Tables>(
     {
         return Fate::dropped(reason);
     }
-    let fate = known_flow(packet, tables, headers, arrival);
+    let fate = known_flow(packet, tables, headers, arrival, next_hop);
     if fate.is_decided() {
         return fate;
     }
@@ -106,7 +112,7 @@ fn with_flow<P: Packet, T: Tables>(
     if let Err(reason) = conntrack::open(tables, headers, flow, arrival) {
         return Fate::dropped(reason);
     }
-    let fate = known_flow(packet, tables, headers, arrival);
+    let fate = known_flow(packet, tables, headers, arrival, next_hop);
     if fate.is_decided() { fate } else { Fate::dropped(DropReason::HopGone) }
 }
 
@@ -115,8 +121,14 @@ fn with_flow<P: Packet, T: Tables>(
 /// Not inlined: the BPF stack of 512 bytes is shared by a whole chain of calls, and this frame ends before the one that
 /// opens a flow begins.
 #[inline(never)]
-fn known_flow<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
-    Fate::from(try_known_flow(packet, tables, headers, arrival))
+fn known_flow<T: Tables>(
+    packet: &mut impl Packet,
+    tables: &mut T,
+    headers: &Headers,
+    arrival: &Arrival,
+    next_hop: &mut Address,
+) -> Fate {
+    Fate::from(try_known_flow(packet, tables, headers, arrival, next_hop))
 }
 
 #[inline(always)]
@@ -125,6 +137,7 @@ fn try_known_flow<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     arrival: &Arrival,
+    next_hop: &mut Address,
 ) -> Result<Option<Verdict>, DropReason> {
     let Some(entry) = tables.flow(&headers.key) else { return Ok(None) };
     let mut flow = tables.load(entry);
@@ -154,8 +167,46 @@ fn try_known_flow<T: Tables>(
         }
         flow = tables.load(entry);
     }
-    conntrack::track(tables, entry, &flow, headers, arrival);
+    let is_due = conntrack::track(tables, entry, &flow, headers, arrival);
+    if hop.kind == HopKind::Uplink as u8 {
+        *next_hop = find_next_hop(tables, entry, headers, &hop, is_due).to_ne_bytes();
+    }
     carry(packet, headers, &flow, &hop).map(Some)
+}
+
+/// Whose Ethernet address a packet needs behind its uplink, as it lies in memory; 0: the kernel asks its routes.
+///
+/// The routes are asked when noting the packet was due, about once a second and not for each packet, which saves those a
+/// look-up; so a changed route is followed within a second, whether the daemon lives or not. A function of its own for
+/// the sake of the BPF stack.
+#[inline(never)]
+fn find_next_hop<T: Tables>(tables: &mut T, entry: T::Entry, headers: &Headers, hop: &Hop, is_due: bool) -> u32 {
+    if is_due {
+        let next_hop = ask_the_way(tables, headers, hop);
+        tables.lead(entry, next_hop);
+    }
+    u32::from_ne_bytes(forward::next_hop(&tables.load(entry), hop, headers.key.destination))
+}
+
+/// What the kernel's routes say of a flow behind its uplink: the number of a [`NextHop`].
+#[inline(always)]
+fn ask_the_way<T: Tables>(tables: &T, headers: &Headers, hop: &Hop) -> u8 {
+    let Some(source) = tables.endpoint(headers.key.source) else { return NextHop::Asked as u8 };
+    let query = RouteQuery {
+        source: headers.key.source,
+        destination: headers.key.destination,
+        tos: headers.tos,
+        ifindex: source.bridge_ifindex,
+    };
+    match tables.route(&query) {
+        Route::Via { ifindex, next_hop } if ifindex == hop.ifindex && next_hop == headers.key.destination => {
+            NextHop::Destination as u8
+        }
+        Route::Via { ifindex, next_hop } if ifindex == hop.ifindex && next_hop == hop.gateway() => {
+            NextHop::Gateway as u8
+        }
+        _ => NextHop::Asked as u8,
+    }
 }
 
 /// Ends a flow of the packet's tuple that came in by another interface: it belongs to a container that had this address

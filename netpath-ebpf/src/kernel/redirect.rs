@@ -1,8 +1,15 @@
 //! The ways to send a packet on: three from tc, one from XDP. Each gives the action that the program must return.
 
-use core::ptr::null_mut;
+use core::{hint::black_box, mem::zeroed};
 
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::{
+    bindings::bpf_redir_neigh,
+    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+};
+use netpath_common::abi::Address;
+
+/// Address family IPv4 (include/linux/socket.h).
+const AF_INET: u32 = 2;
 
 /// Into the network namespace of a veth's peer, without a second pass through the queues (kernel 5.10).
 #[inline(always)]
@@ -11,11 +18,20 @@ pub(crate) fn into_peer(ifindex: u32) -> i32 {
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
 }
 
-/// Out of an interface; routes and neighbours give the Ethernet header (kernel 5.10).
+/// Out of an interface; the neighbour `next_hop`, or the one that the routes say when it is 0.0.0.0, gives the Ethernet
+/// header (kernel 5.10).
 #[inline(always)]
-pub(crate) fn by_neighbour(ifindex: u32) -> i32 {
-    // SAFETY: no parameters: a null pointer with length zero, as the helper documents.
-    unsafe { bpf_redirect_neigh(ifindex, null_mut(), 0, 0) as i32 }
+pub(crate) fn by_neighbour(ifindex: u32, next_hop: Address) -> i32 {
+    let next_hop = u32::from_ne_bytes(next_hop);
+    // SAFETY: the structure is plain old data, for which zero is valid.
+    let mut parameters: bpf_redir_neigh = unsafe { zeroed() };
+    parameters.nh_family = AF_INET;
+    parameters.__bindgen_anon_1.ipv4_nh = next_hop;
+    // Length zero means no parameters. Computed, as a branch would have the verifier go through all that follows twice.
+    let is_known = black_box(next_hop | next_hop.wrapping_neg()) >> 31;
+    let length = is_known * size_of::<bpf_redir_neigh>() as u32;
+    // SAFETY: the structure is valid for the call, and the length is the structure's or zero.
+    unsafe { bpf_redirect_neigh(ifindex, &raw mut parameters, length as i32, 0) as i32 }
 }
 
 /// Out of an interface as it is.

@@ -37,6 +37,12 @@ impl Entry {
     }
 
     #[inline(always)]
+    pub(crate) fn lead(self, next_hop: u8) {
+        // SAFETY: as above; the field is written whole.
+        unsafe { (*self.0).next_hop = next_hop };
+    }
+
+    #[inline(always)]
     pub(crate) fn follow(self, sequence_end: u32, acknowledged: u32) {
         // SAFETY: as above; both fields are written whole.
         unsafe {

@@ -67,6 +67,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn lead(&mut self, entry: flows::Entry, next_hop: u8) {
+        entry.lead(next_hop);
+    }
+
+    #[inline(always)]
     fn follow(&mut self, entry: flows::Entry, sequence_end: u32, acknowledged: u32) {
         entry.follow(sequence_end, acknowledged);
     }

@@ -43,7 +43,11 @@ pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
 pub(super) fn read_uplink(uplink: &abi::Uplink, hop: &Hop) -> Uplink {
     let used = uplink.addresses.iter().take(uplink.address_count as usize);
     let prefix_len = |mask: Address| u8::try_from(u32::from_be_bytes(mask).leading_ones()).unwrap_or(32);
-    Uplink { addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(), mtu: hop.mtu }
+    Uplink {
+        addresses: used.map(|slot| (Ipv4Addr::from(slot.address), prefix_len(slot.mask))).collect(),
+        mtu: hop.mtu,
+        gateway: hop.gateway().into(),
+    }
 }
 
 /// The hop of an endpoint; its generation is chosen where it is written.
@@ -75,7 +79,8 @@ pub(super) fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
 /// The hop of an uplink; its generation is chosen where it is written.
 pub(super) const fn uplink_hop(ifindex: IfIndex, uplink: &Uplink) -> Hop {
     let kind = HopKind::Uplink as u8;
-    Hop { ifindex, mtu: uplink.mtu, generation: 0, kind, takes_frames: 0, addresses: [0; 3] }
+    let addresses = [u32::from_ne_bytes(uplink.gateway.octets()), 0, 0];
+    Hop { ifindex, mtu: uplink.mtu, generation: 0, kind, takes_frames: 0, addresses }
 }
 
 pub(super) fn uplink_entry(uplink: &Uplink, hop: u32) -> abi::Uplink {

@@ -5,7 +5,9 @@ use super::*;
 use crate::desired::{
     host::Address,
     model::Uplink,
-    sample::{self, DOCKER0, ETH0, GATEWAY, HOST, HOST_IPV6, VETH, WEB, host_address, interface, link, network},
+    sample::{
+        self, DOCKER0, ETH0, GATEWAY, HOST, HOST_IPV6, ROUTER, VETH, WEB, host_address, interface, link, network,
+    },
 };
 
 struct Case {
@@ -75,7 +77,7 @@ fn a_stock_host_with_one_container() {
         mode: Mode::Takeover,
         endpoints: [(WEB, endpoint)].into(),
         published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
-        uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 })].into(),
+        uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500, gateway: ROUTER })].into(),
         host_addresses: [Ipv4Addr::LOCALHOST, HOST, GATEWAY].into(),
         host_addresses_ipv6: [HOST_IPV6].into(),
         attachments: [
@@ -249,7 +251,8 @@ fn without_dockers_list_only_what_netlink_says_changes() {
     case.host.addresses[1].address = Ipv4Addr::new(192, 0, 2, 5);
     let wanted = build_without_docker(&case.host, &case.wishes, &actual).state;
     let expected = State {
-        uplinks: [(ETH0, Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 5), 24)], mtu: 1500 })].into(),
+        uplinks: [(ETH0, Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 5), 24)], mtu: 1500, gateway: ROUTER })]
+            .into(),
         host_addresses: [Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 5), GATEWAY].into(),
         ..actual
     };

@@ -20,6 +20,8 @@ pub struct HostModel {
     pub ipv6_addresses: BTreeSet<Ipv6Addr>,
     /// Output interfaces of the default routes in the main table, each once, in the kernel's order.
     pub default_routes: Vec<IfIndex>,
+    /// The first default route's gateway of each of them, where it has one.
+    pub gateways: BTreeMap<IfIndex, Ipv4Addr>,
 }
 
 /// A link.

@@ -13,6 +13,7 @@ pub(crate) const DOCKER0: IfIndex = 3;
 pub(crate) const VETH: IfIndex = 7;
 pub(crate) const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 
 pub(crate) fn link(name: &str, last: u8, controller: Option<IfIndex>) -> Link {
@@ -78,5 +79,6 @@ pub(crate) fn host() -> HostModel {
         ],
         ipv6_addresses: [HOST_IPV6].into(),
         default_routes: vec![ETH0],
+        gateways: [(ETH0, ROUTER)].into(),
     }
 }

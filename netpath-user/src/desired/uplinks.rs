@@ -1,6 +1,6 @@
 //! Which interfaces are uplinks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use super::{
     host::HostModel,
@@ -91,5 +91,6 @@ impl Chosen {
 pub fn uplink(ifindex: IfIndex, host: &HostModel) -> Option<Uplink> {
     let addresses = host.masquerade_addresses(ifindex);
     let link = host.links.get(&ifindex)?;
-    (!addresses.is_empty()).then_some(Uplink { addresses, mtu: link.mtu })
+    let gateway = host.gateways.get(&ifindex).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+    (!addresses.is_empty()).then_some(Uplink { addresses, mtu: link.mtu, gateway })
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use rtnetlink::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
-        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
@@ -158,11 +158,13 @@ async fn read_in_background() -> Option<HostModel> {
 /// When the kernel refuses to give a table.
 pub fn read() -> anyhow::Result<HostModel> {
     let tables = Tables::open()?;
+    let routes = tables.routes()?;
     Ok(HostModel {
         links: tables.links()?.iter().map(|message| (message.header.index, link(message))).collect::<BTreeMap<_, _>>(),
         addresses: tables.addresses()?.iter().filter_map(address).collect(),
         ipv6_addresses: tables.ipv6_addresses()?.iter().filter_map(ipv6_address).collect(),
-        default_routes: default_routes(&tables.routes()?),
+        default_routes: default_routes(&routes),
+        gateways: gateways(&routes),
     })
 }
 
@@ -217,6 +219,25 @@ fn default_routes(routes: &[RouteMessage]) -> Vec<IfIndex> {
     interfaces
 }
 
+/// A route over several hops has none here: which one a packet takes is the kernel's choice.
+fn gateways(routes: &[RouteMessage]) -> BTreeMap<IfIndex, Ipv4Addr> {
+    let mut gateways = BTreeMap::new();
+    for route in routes.iter().filter(|route| is_default(route)) {
+        let (mut interface, mut gateway) = (None, None);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(ifindex) => interface = Some(*ifindex),
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+                _ => {}
+            }
+        }
+        if let (Some(interface), Some(gateway)) = (interface, gateway) {
+            gateways.entry(interface).or_insert(gateway);
+        }
+    }
+    gateways
+}
+
 fn is_default(route: &RouteMessage) -> bool {
     let header = &route.header;
     header.destination_prefix_length == 0
@@ -237,6 +258,23 @@ mod tests {
         route.attributes.push(RouteAttribute::Oif(2));
         change(&mut route);
         route
+    }
+
+    #[test]
+    fn an_uplinks_gateway_is_that_of_its_first_default_route() {
+        let via = |interface, last| {
+            route(|route| {
+                let gateway = RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, last));
+                route.attributes = vec![RouteAttribute::Oif(interface), RouteAttribute::Gateway(gateway)];
+            })
+        };
+        let to_a_subnet = route(|route| {
+            route.header.destination_prefix_length = 24;
+            route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 9))));
+        });
+        let routes = [to_a_subnet, route(|_| ()), via(2, 1), via(2, 3), via(4, 5)];
+        let expected = [(2, Ipv4Addr::new(192, 0, 2, 1)), (4, Ipv4Addr::new(192, 0, 2, 5))];
+        assert_eq!(gateways(&routes), expected.into());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod express;
 mod fragments;
 mod hairpin;
 mod lifetimes;
+mod next_hop;
 mod own;
 mod protocols;
 mod scarcity;
