@@ -59,7 +59,7 @@ fn try_unknown<T: Tables>(
         // A port published on 127.0.0.1 is the host's own only, whatever net.ipv4.conf.*.route_localnet says.
         return Err(DropReason::LoopbackFromWire);
     }
-    if tables.endpoint(headers.key.source).is_some() || tables.is_host_address(headers.key.source) {
+    if tables.endpoint(headers.key.source).is_some() {
         return Err(DropReason::SpoofedSource);
     }
     // An ICMP error that quotes no flow is about the host's own packets.
@@ -80,7 +80,11 @@ fn try_unknown<T: Tables>(
         cone::find(tables, headers, arrival.now_ns, &mut target)
     };
     if kind == 0 {
+        // The host's stack doesn't believe in packets from its own addresses either.
         return kernel;
+    }
+    if tables.is_host_address(headers.key.source) {
+        return Err(DropReason::SpoofedSource);
     }
     *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
     describe_published(tables, headers, &target, arrival, flow)

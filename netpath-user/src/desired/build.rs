@@ -11,7 +11,7 @@ use std::{
 use netpath_common::abi::{Mode, Policy};
 
 use super::{
-    docker::{Container, DockerModel, Interface, Network},
+    docker::{Container, DockerModel, GatewayMode, Interface, Network},
     host::{HostModel, Link},
     model::{
         Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State,
@@ -192,6 +192,10 @@ fn add_endpoints(
                 endpoint.gateway = network.gateway.or_else(of_bridge).unwrap_or(Ipv4Addr::UNSPECIFIED);
                 endpoint.masquerade = masquerade(wishes, &interface.network, network, interface.address);
                 endpoint.full_cone = has_cones(wishes, &interface.network, network);
+                if network.gateway_mode == GatewayMode::Isolated && wanted.state.mode == Mode::Sole {
+                    // An old dockerd gives the bridge an address all the same.
+                    endpoint.gateway = Ipv4Addr::UNSPECIFIED;
+                }
                 endpoint.policy = policy(network, &docker.engine, wanted.state.mode, host, wishes);
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }

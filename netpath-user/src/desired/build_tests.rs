@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::desired::{
-    docker::GatewayMode,
     host::Address,
     model::Uplink,
     sample::{self, DOCKER0, ETH0, GATEWAY, HOST, HOST_IPV6, VETH, WEB, host_address, interface, link, network},
@@ -395,4 +394,13 @@ fn only_an_uplink_can_be_trusted() {
     assert!(wanted.state.admitted.contains_key(&Entrance::Trusted(ETH0, 3)));
     assert!(wanted.refused[0].contains("tun0") && wanted.refused[0].contains("bridge"), "{:?}", wanted.refused);
     assert_eq!(case.build().refused, Vec::<String>::new(), "in takeover the rules decide");
+}
+
+#[test]
+fn an_isolated_network_has_no_gateway_whatever_the_bridge_has() {
+    let mut case = case();
+    case.docker.networks.get_mut("default").unwrap().gateway_mode = GatewayMode::Isolated;
+    let state = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual).state;
+    assert_eq!(state.endpoints[&WEB].gateway, Ipv4Addr::UNSPECIFIED);
+    assert_eq!(case.build().state.endpoints[&WEB].gateway, GATEWAY);
 }

@@ -104,7 +104,7 @@ fn nobody_else_sends_by_the_hosts_flow() {
     let fate = outbound(&mut model, CLIENT_IFINDEX, 3, &mut build(OUTSIDE, Kind::Udp, b""));
     assert_eq!(fate.drop_reason(), Some(DropReason::ForeignSource));
     let fate = inbound(&mut model, 3, &mut build(OUTSIDE, Kind::Udp, b""));
-    assert_eq!(fate.drop_reason(), Some(DropReason::SpoofedSource));
+    assert_eq!(fate.path(), Some(PathCount::ToKernel));
 }
 
 #[test]
