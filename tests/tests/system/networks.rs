@@ -112,8 +112,8 @@ fn internal(lab: &mut Lab) -> Result<()> {
     let outside = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80"))?;
     connect(lab, PUBLISHED)?;
     let place = client.place()?;
-    // What a container with NET_ADMIN may do: without this, only the missing route would keep it in.
-    place.run(&["ip", "route", "add", "default", "via", &GATEWAY.to_string()])?;
+    // What a container with NET_ADMIN may do: a missing route must not be what keeps it in.
+    place.run(&["ip", "route", "replace", "default", "via", &GATEWAY.to_string()])?;
 
     TcpClient::connect(&place, at(&server, 80)?)?.echo("neighbour")?;
     ping(&place, server.address()?)?;
