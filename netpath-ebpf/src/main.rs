@@ -121,7 +121,7 @@ fn np_bridge(context: TcContext) -> i32 {
         return verdict::not_ours(&packet);
     }
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    let fate = from_host::from_host(&mut packet, &mut tables, &clock::arrival(&context));
+    let fate = from_host::from_host(&mut packet, &mut tables, &clock::arrival(&context), packet::tc::came_by(&context));
     verdict::tc(&packet, fate, [0; 4])
 }
 

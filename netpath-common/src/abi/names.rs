@@ -11,6 +11,8 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// Endpoints: address to [`crate::abi::Endpoint`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// What interfaces let in: [`crate::abi::AdmittedKey`] to [`crate::abi::Admitted`].
+    pub const ADMITTED: &str = "ADMITTED";
     /// Hops: index to [`crate::abi::Hop`].
     pub const HOPS: &str = "HOPS";
     /// Published ports: [`crate::abi::PublishedKey`] to [`crate::abi::Published`].
@@ -51,6 +53,7 @@ pub mod map {
     pub const ALL: &[&str] = &[
         FLOWS,
         ENDPOINTS,
+        ADMITTED,
         HOPS,
         PUBLISHED,
         UPLINKS,

@@ -4,6 +4,7 @@
 //! That is the fast path, one look-up in the flow table. Only what is left is classified: it opens a flow, stays local,
 //! belongs to the kernel, or is dropped with its reason.
 
+mod direct;
 pub mod early;
 pub mod express;
 mod fragments;
@@ -15,6 +16,7 @@ pub mod from_socket;
 pub mod from_wire;
 mod icmp_error;
 mod published;
+mod sender;
 
 pub use fragments::FRAGMENT_NS;
 
@@ -251,6 +253,7 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Host, Direction::Reply) => PathCount::HostIn,
         (FlowKind::Cone, Direction::Original) => PathCount::ConeIn,
         (FlowKind::Cone, Direction::Reply) => PathCount::ConeOut,
+        (FlowKind::Routed, _) => PathCount::Routed,
     };
     Ok(Verdict { forward, path })
 }

@@ -27,8 +27,14 @@ const PACKET_HOST: u32 = 0;
 /// Whether the packet came in by an interface, so that it isn't the host's own.
 #[inline(always)]
 pub(crate) fn is_forwarded(context: &TcContext) -> bool {
+    came_by(context) != 0
+}
+
+/// The interface by which a packet came in that leaves by another one; 0: it is the host's own.
+#[inline(always)]
+pub(crate) fn came_by(context: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's own for the duration of the program.
-    unsafe { (*context.skb.skb).ingress_ifindex != 0 }
+    unsafe { (*context.skb.skb).ingress_ifindex }
 }
 
 /// A packet in a socket buffer.

@@ -22,6 +22,8 @@ pub struct HostModel {
     pub default_routes: Vec<IfIndex>,
     /// The first default route's gateway of each of them, where it has one.
     pub gateways: BTreeMap<IfIndex, Ipv4Addr>,
+    /// Whether bridges ask iptables' rules for what they carry from port to port (`net.bridge.bridge-nf-call-iptables`).
+    pub bridge_asks_rules: bool,
 }
 
 /// A link.

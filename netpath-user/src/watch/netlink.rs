@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -165,7 +165,13 @@ pub fn read() -> anyhow::Result<HostModel> {
         ipv6_addresses: tables.ipv6_addresses()?.iter().filter_map(ipv6_address).collect(),
         default_routes: default_routes(&routes),
         gateways: gateways(&routes),
+        bridge_asks_rules: bridge_asks_rules(),
     })
+}
+
+/// Without the module br_netfilter there is no such file.
+fn bridge_asks_rules() -> bool {
+    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|text| text.trim() == "1")
 }
 
 fn link(message: &LinkMessage) -> Link {

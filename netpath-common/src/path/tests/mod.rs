@@ -10,6 +10,7 @@ mod fragments;
 mod hairpin;
 mod lifetimes;
 mod next_hop;
+mod networks;
 mod own;
 mod protocols;
 mod scarcity;
