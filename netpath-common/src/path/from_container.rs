@@ -1,7 +1,7 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
 use super::{
-    Workspace, generation, icmp_error, leave, may_open,
+    Workspace, answer, generation, icmp_error, leave, may_open,
     published::{is_translatable, published},
     too_big, with_flow,
 };
@@ -10,7 +10,7 @@ use crate::{
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
-    nat::{answer::prohibited, cone},
+    nat::cone,
     packet::Packet,
     parse::{Headers, Transport},
     tables::{Arrival, Route, RouteQuery, Tables},
@@ -28,7 +28,7 @@ pub fn from_container<T: Tables>(
     arrival: &Arrival,
 ) -> Fate {
     let fate = with_flow(packet, tables, work, arrival, unknown);
-    answer(packet, tables, &work.headers, arrival, fate)
+    answer::to_container(packet, tables, &work.headers, arrival, fate)
 }
 
 /// A packet that belongs to no flow. Undecided: it opens `flow`.
@@ -60,33 +60,6 @@ fn unknown<T: Tables>(
         return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }
     masquerade(tables, headers, flow, arrival)
-}
-
-/// Tells the container when its flow can't be opened, so that it doesn't wait for nothing.
-#[inline(always)]
-fn answer<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-    fate: Fate,
-) -> Fate {
-    const REFUSED: [Fate; 2] = [Fate::dropped(DropReason::PortsExhausted), Fate::dropped(DropReason::FlowTableFull)];
-    let reason = if fate == REFUSED[0] {
-        DropReason::PortsExhausted
-    } else if fate == REFUSED[1] {
-        DropReason::FlowTableFull
-    } else {
-        return fate;
-    };
-    let gateway = match tables.endpoint(headers.key.source) {
-        Some(source) if source.gateway != [0; 4] => source.gateway,
-        _ => return fate,
-    };
-    if !tables.may_answer(arrival.now_ns) || prohibited(packet, headers, gateway).is_err() {
-        return fate;
-    }
-    Fate::answered(reason, arrival.ifindex)
 }
 
 /// What stays on its network: other containers, groups.

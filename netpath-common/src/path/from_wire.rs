@@ -1,7 +1,7 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
 use super::{
-    Workspace, generation, icmp_error, is_loopback, leave, may_open,
+    Workspace, answer, generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
     with_flow,
 };
@@ -21,7 +21,8 @@ use crate::{
 /// `work` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
 pub fn from_wire<T: Tables>(packet: &mut impl Packet, tables: &mut T, work: &mut Workspace, arrival: &Arrival) -> Fate {
-    with_flow(packet, tables, work, arrival, unknown)
+    let fate = with_flow(packet, tables, work, arrival, unknown);
+    answer::to_wire(packet, tables, &work.headers, arrival, fate)
 }
 
 /// A packet that belongs to no flow. Undecided: it opens `flow`.

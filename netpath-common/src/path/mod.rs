@@ -4,6 +4,7 @@
 //! That is the fast path, one look-up in the flow table. Only what is left is classified: it opens a flow, stays local,
 //! belongs to the kernel, or is dropped with its reason.
 
+mod answer;
 pub mod early;
 pub mod express;
 mod fragments;
@@ -208,7 +209,7 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
 ///
 /// The kernel answers a container best: it gets the packet untranslated, finds the same fault on its own way, and sends
 /// the ICMP error that the container expects. It can fragment only where its own rules translate, in takeover. Into a
-/// container no size is checked: a veth takes what fits the uplink.
+/// container no size is checked: a veth takes what fits the uplink; and of whose time is over [`answer`] tells the sender.
 ///
 /// # Errors
 ///
