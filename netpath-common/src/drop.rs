@@ -23,7 +23,7 @@ counted! {
     FlowTableFull = 5, "flow_table_full";
     /// The packet belongs to no flow and may not open one.
     NoFlow = 6, "no_flow";
-    /// A container sent with a source address that isn't its own (sole mode).
+    /// A container sent with a source address that isn't its own.
     ForeignSource = 7, "foreign_source";
     /// The route leads out of an interface that netpath doesn't translate for (sole mode).
     NotAnUplink = 8, "not_an_uplink";
@@ -39,14 +39,22 @@ counted! {
     IcmpErrorUnrelated = 13, "icmp_error_unrelated";
     /// The packet's headers couldn't be rewritten; the kernel refused a write.
     RewriteFailed = 14, "rewrite_failed";
-    /// A container addressed a container of another network (sole mode).
+    /// A container addressed a container of another network (sole mode), or a port that another network publishes where
+    /// the configuration forbids it.
     OtherNetwork = 15, "other_network";
     /// The next hop of a flow is gone.
     HopGone = 16, "hop_gone";
     /// A fragment that overlaps with one that has come.
     FragmentOverlap = 17, "fragment_overlap";
-    /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3).
+    /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3),
+    /// or a container sent to one.
     LoopbackFromWire = 18, "loopback_from_wire";
+    /// A frame from the wire bore the address of a container, of the host itself, or of nobody (a group) as its source.
+    SpoofedSource = 19, "spoofed_source";
+    /// A container addressed a neighbour on a network whose containers don't reach each other.
+    IccOff = 20, "icc_off";
+    /// A container of an internal network addressed something outside it (sole mode).
+    InternalNetwork = 21, "internal_network";
 }
 
 impl DropReason {

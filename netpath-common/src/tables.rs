@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Address, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop,
-        Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
+        Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
+        FragmentPorts, Hop, Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
 };
@@ -128,6 +128,9 @@ pub trait Tables {
 
     /// An endpoint by its address.
     fn endpoint(&self, address: Address) -> Option<Endpoint>;
+
+    /// What an interface lets in.
+    fn admitted(&self, key: &AdmittedKey) -> Option<Admitted>;
 
     /// A hop by its index.
     fn hop(&self, index: u32) -> Option<Hop>;

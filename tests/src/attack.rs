@@ -98,8 +98,8 @@ impl Forged {
         let id = (number as u16).to_be_bytes();
         let packets = match self.shape {
             Shape::Whole | Shape::Tagged(_) => vec![self.packet(id, 0, &body)],
-            Shape::Fragments => vec![self.packet(id, 0x2000, &body[..16]), self.packet(id, 2, &body[16..])],
-            Shape::LastFragment => vec![self.packet(id, 2, &body[16..])],
+            Shape::Fragments => vec![self.packet(id, 0x2000, &body[..24]), self.packet(id, 3, &body[24..])],
+            Shape::LastFragment => vec![self.packet(id, 3, &body[24..])],
         };
         let tags = if let Shape::Tagged(tags) = self.shape { tags } else { &[] };
         let tags: Vec<u8> =

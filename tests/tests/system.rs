@@ -33,8 +33,10 @@ mod system {
     pub(crate) mod live;
     pub(crate) mod local;
     pub(crate) mod masquerade;
+    pub(crate) mod modes;
     pub(crate) mod mtu;
     pub(crate) mod nat;
+    pub(crate) mod networks;
     pub(crate) mod options;
     pub(crate) mod own;
     pub(crate) mod programs;
@@ -50,6 +52,8 @@ const THEMES: &[&[Case]] = &[
     system::published::CASES,
     system::host_access::CASES,
     system::local::CASES,
+    system::networks::CASES,
+    system::modes::CASES,
     system::bulk::CASES,
     system::errors::CASES,
     system::mtu::CASES,

@@ -65,6 +65,8 @@ counted! {
     ConeOut = 22, "cone_out";
     /// Cones, and claims of ports, that the collector removed.
     ConesCollected = 23, "cones_collected";
+    /// Between a container and somebody outside its network under their own addresses, both ways.
+    Routed = 24, "routed";
 }
 
 impl PathCount {

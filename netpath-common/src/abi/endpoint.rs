@@ -19,10 +19,88 @@ abi! {
         pub gateway: Address,
         /// The address that flows to the world leave with; 0.0.0.0: the route decides.
         pub masquerade: Address,
+        /// What its network allows: bits of [`Policy`].
+        pub policy: u16,
         /// 1: its UDP ports are cones (endpoint-independent mapping and filtering).
         pub full_cone: u8,
         /// Zero.
-        pub reserved: [u8; 3],
+        pub reserved: u8,
+    }
+}
+
+/// Bits of [`Endpoint::policy`]: how a network differs from one without options.
+pub struct Policy;
+
+impl Policy {
+    /// Its containers don't reach each other (`enable_icc=false`).
+    pub const ICC_OFF: u16 = 1;
+    /// With [`Self::ICC_OFF`]: the kernel's bridge doesn't ask Docker's rules, so netpath drops in takeover too.
+    pub const ICC_UNGUARDED: u16 = 2;
+    /// Nothing comes in or goes out (`--internal`).
+    pub const INTERNAL: u16 = 4;
+    /// What leaves keeps the container's address (masquerading off, or gateway mode `routed`).
+    pub const NO_MASQUERADE: u16 = 8;
+    /// Gateway mode `routed`: everybody reaches its published ports by the container's address, and may ping it.
+    pub const ROUTED: u16 = 16;
+    /// Gateway mode `nat-unprotected`: everybody reaches every port by the container's address.
+    pub const UNPROTECTED: u16 = 32;
+    /// Everybody reaches its published ports by the container's address (dockerd's `--allow-direct-routing`).
+    pub const DIRECT: u16 = 64;
+    /// The same for whom a trusted interface brings: [`Admitted::TRUSTED`].
+    pub const TRUSTED: u16 = 128;
+    /// Its containers don't reach ports that other networks publish.
+    pub const KEEPS_TO_ITSELF: u16 = 256;
+
+    /// Any of these: its containers and the world can talk without translation.
+    pub const UNTRANSLATED: u16 = Self::NO_MASQUERADE | Self::ROUTED | Self::UNPROTECTED | Self::DIRECT | Self::TRUSTED;
+}
+
+abi! {
+    /// An interface, and what of it is let in.
+    #[derive(Hash, PartialOrd, Ord)]
+    pub struct AdmittedKey[8] {
+        /// A container's veth, or an uplink.
+        pub ifindex: u32,
+        /// Of a veth: an address that its container has on another network, or 0.0.0.0 for the veth itself. Of an uplink: the
+        /// number of a network, in network byte order, whose [`Policy::TRUSTED`] it is.
+        pub subject: Address,
+    }
+}
+
+abi! {
+    /// What is let in by an interface.
+    pub struct Admitted[8] {
+        /// Bits: [`Admitted::SENDS`] and its like.
+        pub admits: u32,
+        /// Of a veth: the number of its network.
+        pub network: u16,
+        /// Of a veth: its network's bits of [`Policy`].
+        pub policy: u16,
+    }
+}
+
+impl Admitted {
+    /// The veth is a known container's, who may send with this address.
+    pub const SENDS: u32 = 1;
+    /// Its container may send with any address that no other container and not the host has.
+    pub const ANY_SOURCE: u32 = 2;
+    /// The network trusts the uplink.
+    pub const TRUSTED: u32 = 4;
+}
+
+impl AdmittedKey {
+    /// The veth itself.
+    #[inline(always)]
+    #[must_use]
+    pub const fn veth(ifindex: u32) -> Self {
+        Self { ifindex, subject: [0; 4] }
+    }
+
+    /// An uplink that a network may trust.
+    #[inline(always)]
+    #[must_use]
+    pub const fn trusted(ifindex: u32, network: u16) -> Self {
+        Self { ifindex, subject: (network as u32).to_be_bytes() }
     }
 }
 

@@ -109,6 +109,8 @@ pub enum FlowKind {
     Host = 3,
     /// The world reaches a container's cone; the destination becomes the container's.
     Cone = 4,
+    /// A container and somebody else reach each other under their own addresses: nothing is translated.
+    Routed = 5,
 }
 
 impl FlowKind {
@@ -121,6 +123,7 @@ impl FlowKind {
             Self::Hairpin => "hairpin",
             Self::Host => "host",
             Self::Cone => "cone",
+            Self::Routed => "routed",
         }
     }
 }
@@ -155,11 +158,13 @@ impl Flow {
         const HAIRPIN: u8 = FlowKind::Hairpin as u8;
         const HOST: u8 = FlowKind::Host as u8;
         const CONE: u8 = FlowKind::Cone as u8;
+        const ROUTED: u8 = FlowKind::Routed as u8;
         match self.role >> 1 & 7 {
             PUBLISHED => FlowKind::Published,
             HAIRPIN => FlowKind::Hairpin,
             HOST => FlowKind::Host,
             CONE => FlowKind::Cone,
+            ROUTED => FlowKind::Routed,
             _ => FlowKind::Masquerade,
         }
     }

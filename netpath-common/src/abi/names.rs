@@ -3,7 +3,7 @@
 //! A map's pin is named `<map>_v<SCHEMA>`: a daemon with another schema doesn't mistake it for its own.
 
 /// Version of all map layouts together. Raised when a type in [`crate::abi`] or the meaning of a field changes.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Map names, as declared in the eBPF object.
 pub mod map {
@@ -11,6 +11,8 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// Endpoints: address to [`crate::abi::Endpoint`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// What interfaces let in: [`crate::abi::AdmittedKey`] to [`crate::abi::Admitted`].
+    pub const ADMITTED: &str = "ADMITTED";
     /// Hops: index to [`crate::abi::Hop`].
     pub const HOPS: &str = "HOPS";
     /// Published ports: [`crate::abi::PublishedKey`] to [`crate::abi::Published`].
@@ -51,6 +53,7 @@ pub mod map {
     pub const ALL: &[&str] = &[
         FLOWS,
         ENDPOINTS,
+        ADMITTED,
         HOPS,
         PUBLISHED,
         UPLINKS,

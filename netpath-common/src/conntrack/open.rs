@@ -74,6 +74,9 @@ pub fn open<T: Tables>(
     arrival: &Arrival,
 ) -> Result<(), DropReason> {
     let mut candidates = Candidates::new(tables.config(), &headers.key, new.full_cone);
+    if new.kind == FlowKind::Routed as u8 {
+        candidates.keep_port();
+    }
     let hash = candidates.hash();
     let mut failure = DropReason::PortsExhausted;
     let mut round = 0;

@@ -47,7 +47,7 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
         0 => from_wire(&mut packet, model, &mut work, &arrival(Model::UPLINK)),
         1 => from_container(&mut packet, model, &mut work, &arrival(12)),
         2 => from_container(&mut packet, model, &mut work, &arrival(13)),
-        3 => from_host(&mut packet, model, &arrival(Model::BRIDGE)),
+        3 => from_host(&mut packet, model, &arrival(Model::BRIDGE), 0),
         4 => from_host_to_wire(&mut packet, model, &mut work, &arrival(Model::UPLINK)),
         _ => match early(&packet, model, &mut work.headers) {
             Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &work.headers, &arrival(Model::UPLINK)),

@@ -10,8 +10,9 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop,
-        HopKind, Ipv6Address, Mode, PathCount, Port, Published, PublishedKey, Uplink, UplinkAddress,
+        Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
+        FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Port, Published, PublishedKey, Uplink,
+        UplinkAddress,
     },
     conntrack::PairState,
     nat::answer::spend,
@@ -33,6 +34,8 @@ pub struct Model {
     pub config: Config,
     /// Endpoints by address.
     pub endpoints: BTreeMap<Address, Endpoint>,
+    /// What interfaces let in.
+    pub admitted: BTreeMap<AdmittedKey, Admitted>,
     /// Hops by index.
     pub hops: BTreeMap<u32, Hop>,
     /// Published ports.
@@ -109,6 +112,7 @@ impl Model {
                 port_seed: 42,
             },
             endpoints: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             hops: BTreeMap::from([(0, Self::hop(HopKind::Uplink, Self::UPLINK, [0; 6]))]),
             published: HashMap::new(),
             uplinks: BTreeMap::from([(Self::UPLINK, uplink)]),
@@ -149,10 +153,22 @@ impl Model {
             mac,
             gateway: Self::GATEWAY,
             masquerade: [0; 4],
+            policy: 0,
             full_cone: 0,
-            reserved: [0; 3],
+            reserved: 0,
         };
         self.endpoints.insert(address, endpoint);
+        let admitted = Admitted { admits: Admitted::SENDS, network: 1, policy: 0 };
+        self.admitted.insert(AdmittedKey::veth(ifindex), admitted);
+    }
+
+    /// Puts a container on another network, or gives its network a policy, and its veth with it.
+    pub fn set_network(&mut self, address: Address, network: u16, policy: u16) {
+        let Some(endpoint) = self.endpoints.get_mut(&address) else { return };
+        endpoint.network = network;
+        endpoint.policy = policy;
+        let admitted = Admitted { admits: Admitted::SENDS, network, policy };
+        self.admitted.insert(AdmittedKey::veth(endpoint.ifindex), admitted);
     }
 
     /// Gives the UDP ports of a container cones.
@@ -289,6 +305,10 @@ impl Tables for Model {
 
     fn endpoint(&self, address: Address) -> Option<Endpoint> {
         self.endpoints.get(&address).copied()
+    }
+
+    fn admitted(&self, key: &AdmittedKey) -> Option<Admitted> {
+        self.admitted.get(key).copied()
     }
 
     fn hop(&self, index: u32) -> Option<Hop> {

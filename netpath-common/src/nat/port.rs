@@ -60,6 +60,12 @@ impl Candidates {
         self.hash
     }
 
+    /// The flow's own port is the only candidate: nothing of the flow is translated.
+    #[inline(always)]
+    pub const fn keep_port(&mut self) {
+        self.may_change = false;
+    }
+
     /// Whether there are candidates.
     #[inline(always)]
     #[must_use]

@@ -3,6 +3,7 @@
 
 use super::is_loopback;
 use crate::{
+    abi::Policy,
     drop::DropReason,
     packet::Packet,
     parse::{Headers, NetworkLayer, parse},
@@ -24,7 +25,8 @@ pub fn early<T: Tables>(packet: &impl Packet, tables: &T, headers: &mut Headers)
         return Err(DropReason::LoopbackFromWire);
     }
     match tables.endpoint(headers.key.destination) {
-        Some(_) => Err(DropReason::DirectToContainer),
-        None => Ok(NetworkLayer::Ipv4),
+        // With a flow, or by what its network says, it may be let in after all; that is tc's to decide.
+        Some(endpoint) if endpoint.policy & Policy::UNTRANSLATED == 0 => Err(DropReason::DirectToContainer),
+        _ => Ok(NetworkLayer::Ipv4),
     }
 }

@@ -1,12 +1,15 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
 use super::{
-    Workspace, answer, generation, icmp_error, leave, may_open,
+    Workspace, answer,
+    direct::{Direct, direct},
+    generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
+    sender::{Sender, sender},
     too_big, with_flow,
 };
 use crate::{
-    abi::{Address, Endpoint, FlowKind, PathCount, Published, Uplink},
+    abi::{Address, Endpoint, FlowKind, Mode, PathCount, Policy, Published, Uplink},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
@@ -40,42 +43,80 @@ fn unknown<T: Tables>(
     flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Fate {
+    if is_loopback(headers.key.destination) {
+        // What is published on 127.0.0.1 is the host's own only, whatever net.ipv4.conf.*.route_localnet says.
+        return Fate::dropped(DropReason::LoopbackFromWire);
+    }
     if headers.transport == Transport::IcmpError {
         let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
         if fate.is_decided() {
             return fate;
         }
     }
-    let fate = Fate::from(neighbour(packet, tables, headers, arrival));
+    flow.kind = FlowKind::Masquerade as u8;
+    let sender = sender(tables, headers, arrival);
+    let fate = Fate::from(neighbour(packet, tables, headers, flow, arrival, sender));
     if fate.is_decided() {
         return fate;
     }
-    if headers.transport == Transport::Unknown && is_own_source(tables, headers, arrival) {
+    if sender.policy() & Policy::INTERNAL != 0 {
+        return internal(tables, headers);
+    }
+    if headers.transport == Transport::Unknown && sender.is_own() {
         return Fate::held();
     }
+    if flow.kind == FlowKind::Routed as u8 {
+        let Headers { key, .. } = headers;
+        let itself = Published { address: key.destination, port: key.destination_port, reserved: [0; 2] };
+        return hairpin(tables, headers, &itself, flow, arrival);
+    }
     if let Some(published) = published(tables, headers) {
+        flow.kind = FlowKind::Hairpin as u8;
         return hairpin(tables, headers, &published, flow, arrival);
     }
     if tables.is_host_address(headers.key.destination) {
         return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }
+    if sender.policy() & Policy::NO_MASQUERADE != 0 {
+        if tables.config().mode() == Mode::Takeover {
+            // Docker's rules let pass what it begins, and only the answers back in.
+            return Fate::forwarded(Verdict::kernel(PathCount::ToKernel));
+        }
+        flow.kind = FlowKind::Routed as u8;
+    }
     masquerade(tables, headers, flow, arrival)
 }
 
-/// What stays on its network: other containers, groups.
+/// What stays on its network, other containers and groups, and what its container must not send at all. Undecided: it goes
+/// elsewhere, to an address of another network's container if `flow` is marked as routed.
 #[inline(always)]
 fn neighbour<T: Tables>(
     packet: &mut impl Packet,
     tables: &mut T,
     headers: &Headers,
+    flow: &mut NewFlow,
     arrival: &Arrival,
+    sender: Sender,
 ) -> Result<Option<Verdict>, DropReason> {
+    let kernel = Ok(Some(Verdict::kernel(PathCount::ToKernel)));
+    let mode = tables.config().mode();
     let [first, _] = packet.read_u16(ethernet::DESTINATION).ok_or(DropReason::Truncated)?;
-    if first & ethernet::GROUP != 0 {
-        return Ok(Some(Verdict::kernel(PathCount::ToKernel)));
+    let is_group = first & ethernet::GROUP != 0;
+    // Who has no address yet may ask for one.
+    if sender.is_foreign() && !(is_group && headers.key.source == [0; 4]) {
+        return Err(DropReason::ForeignSource);
+    }
+    if sender.is_unknown() {
+        return if is_group { kernel } else { leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some) };
     }
     if let Some(destination) = tables.endpoint(headers.key.destination) {
-        return local(packet, tables, headers, &destination, arrival).map(Some);
+        return local(packet, tables, headers, &destination, flow, arrival, sender);
+    }
+    if is_group && sender.policy() & Policy::ICC_OFF != 0 {
+        return sender.icc_off(mode).map(Some);
+    }
+    if is_group || sender.is_router() && sender.policy() & Policy::INTERNAL == 0 {
+        return kernel;
     }
     Ok(None)
 }
@@ -87,18 +128,41 @@ fn local<T: Tables>(
     tables: &T,
     headers: &Headers,
     destination: &Endpoint,
+    flow: &mut NewFlow,
     arrival: &Arrival,
-) -> Result<Verdict, DropReason> {
-    let Some(source) = tables.endpoint(headers.key.source).filter(|source| source.ifindex == arrival.ifindex) else {
-        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::ForeignSource);
-    };
-    if source.network != destination.network {
-        return leave(tables.config().mode(), PathCount::ToKernel, DropReason::OtherNetwork);
+    sender: Sender,
+) -> Result<Option<Verdict>, DropReason> {
+    if sender.network() != destination.network {
+        let mode = tables.config().mode();
+        if sender.policy() & Policy::INTERNAL == 0
+            && direct(tables, headers, destination, arrival.ifindex) == Direct::Open
+        {
+            flow.kind = FlowKind::Routed as u8;
+            return Ok(None);
+        }
+        return leave(mode, PathCount::ToKernel, DropReason::OtherNetwork).map(Some);
     }
-    if !is_addressed_to(packet, destination)? || destination.ifindex == arrival.ifindex {
-        return Ok(Verdict::kernel(PathCount::ToKernel));
+    if sender.policy() & Policy::ICC_OFF != 0 && destination.ifindex != arrival.ifindex {
+        return sender.icc_off(tables.config().mode()).map(Some);
     }
-    Ok(Verdict { forward: Forward::IntoContainer { ifindex: destination.ifindex }, path: PathCount::Local })
+    if !is_addressed_to(packet, destination)? || destination.ifindex == arrival.ifindex || !sender.is_own() {
+        return Ok(Some(Verdict::kernel(PathCount::ToKernel)));
+    }
+    Ok(Some(Verdict { forward: Forward::IntoContainer { ifindex: destination.ifindex }, path: PathCount::Local }))
+}
+
+/// From an internal network to something outside it: nothing passes but to the network's own gateway address. In takeover
+/// Docker's rules see to that.
+#[inline(never)]
+fn internal<T: Tables>(tables: &T, headers: &Headers) -> Fate {
+    if tables.config().mode() == Mode::Takeover {
+        return Fate::forwarded(Verdict::kernel(PathCount::ToKernel));
+    }
+    let is_gateway = tables.endpoint(headers.key.source).is_some_and(|own| own.gateway == headers.key.destination);
+    if !is_gateway || headers.key.destination == [0; 4] || published(tables, headers).is_some() {
+        return Fate::dropped(DropReason::InternalNetwork);
+    }
+    Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost))
 }
 
 /// Whether the frame's destination is the endpoint's Ethernet address.
@@ -140,10 +204,12 @@ fn try_hairpin<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    *flow = NewFlow::to(FlowKind::Hairpin, &headers.key);
+    *flow = NewFlow { kind: flow.kind, ..NewFlow::to(FlowKind::Hairpin, &headers.key) };
     match describe_hairpin(tables, headers, published, arrival, flow) {
         Hairpin::Described => {}
         Hairpin::ForeignSource => return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some),
+        Hairpin::OtherNetwork => return Err(DropReason::OtherNetwork),
+        Hairpin::Kernel => return Ok(Some(Verdict::kernel(PathCount::ToKernel))),
         Hairpin::NoTarget => return leave(mode, PathCount::ContainerToHost, DropReason::HopGone).map(Some),
     }
     Ok(None)
@@ -156,6 +222,10 @@ enum Hairpin {
     Described,
     /// The sender has another address.
     ForeignSource,
+    /// The port is another network's, and the sender's network keeps to itself.
+    OtherNetwork,
+    /// Docker's rules and docker-proxy decide whether neighbours reach each other so.
+    Kernel,
     /// There is no container behind the port, or it can't be reached by it.
     NoTarget,
 }
@@ -175,6 +245,13 @@ fn describe_hairpin<T: Tables>(
     let Some(target) = tables.endpoint(published.address).filter(|_| is_translatable(headers, published)) else {
         return Hairpin::NoTarget;
     };
+    if target.network != source.network {
+        if source.policy & Policy::KEEPS_TO_ITSELF != 0 {
+            return Hairpin::OtherNetwork;
+        }
+    } else if source.policy & Policy::ICC_OFF != 0 && tables.config().mode() == Mode::Takeover {
+        return Hairpin::Kernel;
+    }
     new.translated.destination = published.address;
     new.translated.destination_port = published.port;
     if target.ifindex == source.ifindex {
@@ -208,9 +285,6 @@ fn try_masquerade<T: Tables>(
         Transport::IcmpOther => return Err(DropReason::UnsupportedProtocol),
         _ => {}
     }
-    if !is_own_source(tables, headers, arrival) {
-        return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some);
-    }
     if headers.ttl <= 1 {
         // It ends here, as the kernel will say, and begins nothing.
         return Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
@@ -218,7 +292,7 @@ fn try_masquerade<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    *flow = NewFlow::to(FlowKind::Masquerade, &headers.key);
+    *flow = NewFlow { kind: flow.kind, ..NewFlow::to(FlowKind::Masquerade, &headers.key) };
     flow.original.ingress_ifindex = arrival.ifindex;
     match way_out(tables, headers, flow) {
         WayOut::Uplink => {}
@@ -228,12 +302,6 @@ fn try_masquerade<T: Tables>(
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }
     Ok(None)
-}
-
-/// Whether the packet's source is the address of the container that it came from.
-#[inline(never)]
-fn is_own_source<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
-    tables.endpoint(headers.key.source).is_some_and(|source| source.ifindex == arrival.ifindex)
 }
 
 /// Which way leads to the packet's destination.
@@ -263,7 +331,10 @@ fn way_out<T: Tables>(tables: &T, headers: &Headers, new: &mut NewFlow) -> WayOu
     };
     let Route::Via { ifindex, next_hop } = tables.route(&query) else { return WayOut::Kernel };
     let Some(uplink) = tables.uplink(ifindex) else { return WayOut::NotAnUplink };
-    new.translated.source = if masquerade == [0; 4] {
+    let is_routed = new.kind == FlowKind::Routed as u8;
+    new.translated.source = if is_routed {
+        headers.key.source
+    } else if masquerade == [0; 4] {
         let Some(address) = source_address(&uplink, next_hop) else { return WayOut::NotAnUplink };
         address
     } else {
@@ -278,8 +349,8 @@ fn way_out<T: Tables>(tables: &T, headers: &Headers, new: &mut NewFlow) -> WayOu
     new.reply.hop = source.hop;
     new.reply.hop_generation = generation(tables, source.hop);
     new.network = source.network;
-    new.full_cone = source.full_cone;
-    if source.full_cone != 0 && headers.transport == Transport::Udp {
+    new.full_cone = if is_routed { 0 } else { source.full_cone };
+    if source.full_cone != 0 && headers.transport == Transport::Udp && !is_routed {
         cone::prefer(tables, &headers.key, &mut new.translated);
     }
     WayOut::Uplink

@@ -1,7 +1,9 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
 use super::{
-    Workspace, answer, generation, icmp_error, is_loopback, leave, may_open,
+    Workspace, answer,
+    direct::{Direct, direct},
+    generation, icmp_error, is_loopback, is_nobody, leave, may_open,
     published::{is_translatable, published},
     with_flow,
 };
@@ -58,21 +60,32 @@ fn try_unknown<T: Tables>(
         // A port published on 127.0.0.1 is the host's own only, whatever net.ipv4.conf.*.route_localnet says.
         return Err(DropReason::LoopbackFromWire);
     }
-    if tables.endpoint(headers.key.destination).is_some() {
-        return Err(DropReason::DirectToContainer);
+    if tables.endpoint(headers.key.source).is_some() {
+        return Err(DropReason::SpoofedSource);
     }
     // An ICMP error that quotes no flow is about the host's own packets.
     let mut target = Published { address: [0; 4], port: [0; 2], reserved: [0; 2] };
     // Both numbers come out of maps: the verifier, who doesn't know them, goes through what follows once.
-    let kind = match published(tables, headers) {
-        Some(published) => {
-            target = published;
-            FlowKind::Published as u8 | published.reserved[0]
+    let kind = if let Some(endpoint) = tables.endpoint(headers.key.destination) {
+        match direct(tables, headers, &endpoint, arrival.ifindex) {
+            Direct::Closed => return Err(DropReason::DirectToContainer),
+            Direct::Kernel => return kernel,
+            Direct::Open => {}
         }
-        None => cone::find(tables, headers, arrival.now_ns, &mut target),
+        target = Published { address: headers.key.destination, port: headers.key.destination_port, reserved: [0; 2] };
+        FlowKind::Routed as u8 | endpoint.reserved
+    } else if let Some(published) = published(tables, headers) {
+        target = published;
+        FlowKind::Published as u8 | published.reserved[0]
+    } else {
+        cone::find(tables, headers, arrival.now_ns, &mut target)
     };
     if kind == 0 {
+        // The host's stack doesn't believe in packets from its own addresses or a group's either, but for those of DHCP.
         return kernel;
+    }
+    if is_nobody(headers.key.source) || tables.is_host_address(headers.key.source) {
+        return Err(DropReason::SpoofedSource);
     }
     *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
     describe_published(tables, headers, &target, arrival, flow)
@@ -89,6 +102,9 @@ fn describe_published<T: Tables>(
 ) -> Result<Option<Verdict>, DropReason> {
     if headers.ttl <= 1 {
         // It ends here and begins nothing.
+        if flow.kind == FlowKind::Routed as u8 {
+            return Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
+        }
         return leave(tables.config().mode(), PathCount::KernelAnswers, DropReason::TtlExpired).map(Some);
     }
     if let Some(verdict) = may_open(tables, headers, arrival)? {

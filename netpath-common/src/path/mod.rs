@@ -5,6 +5,7 @@
 //! belongs to the kernel, or is dropped with its reason.
 
 mod answer;
+mod direct;
 pub mod early;
 pub mod express;
 mod fragments;
@@ -16,6 +17,7 @@ pub mod from_socket;
 pub mod from_wire;
 mod icmp_error;
 mod published;
+mod sender;
 
 pub use fragments::FRAGMENT_NS;
 
@@ -42,6 +44,12 @@ const HOST_IFINDEX: u32 = 1;
 #[inline(always)]
 const fn is_loopback(address: Address) -> bool {
     address[0] == 127
+}
+
+/// Whether an address can't be a sender's, as Linux sees it (`ip_route_input_slow`): 0.0.0.0/8, groups, everyone.
+#[inline(always)]
+const fn is_nobody(address: Address) -> bool {
+    matches!(address, [0 | 224..=239, ..] | [255, 255, 255, 255])
 }
 
 /// What to do with a packet that netpath can't carry: in takeover the kernel does, in sole mode nobody may.
@@ -201,6 +209,7 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Host, Direction::Reply) => PathCount::HostIn,
         (FlowKind::Cone, Direction::Original) => PathCount::ConeIn,
         (FlowKind::Cone, Direction::Reply) => PathCount::ConeOut,
+        (FlowKind::Routed, _) => PathCount::Routed,
     };
     Ok(Verdict { forward, path })
 }
@@ -234,6 +243,8 @@ fn kernel_must_answer<T: Tables>(
         (true, false) => too_big(tables.config().mode(), headers).map(Some),
         // Docker's rules know a published port; the answers to a masqueraded flow and a cone they don't.
         (false, _) if takeover && matches!(flow.kind(), FlowKind::Published | FlowKind::Hairpin) => answer,
+        // Nothing is translated: the kernel's way ends for it just here.
+        (false, _) if flow.kind() == FlowKind::Routed => answer,
         (false, _) => Err(DropReason::TtlExpired),
     }
 }

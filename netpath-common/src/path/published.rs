@@ -1,7 +1,7 @@
 //! Which published port a packet asks for, wherever it comes from.
 
 use crate::{
-    abi::{Published, PublishedKey},
+    abi::{Address, Published, PublishedKey},
     parse::{Headers, Transport},
     tables::Tables,
 };
@@ -17,12 +17,19 @@ pub(super) fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Publ
         // "This host" (RFC 791, section 3.2); in the map it stands for all addresses.
         return None;
     }
-    let on = |address| PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
-    if let Some(published) = tables.published(&on(key.destination)) {
+    if let Some(published) = published_on(tables, headers, key.destination) {
         return Some(published);
     }
-    let published = tables.published(&on([0; 4]))?;
+    let published = published_on(tables, headers, [0; 4])?;
     tables.is_host_address(key.destination).then_some(published)
+}
+
+/// The packet's destination port as it is published on an address; of a network whose containers are reached by their own,
+/// that may be the container's.
+#[inline(always)]
+pub(super) fn published_on<T: Tables>(tables: &T, headers: &Headers, address: Address) -> Option<Published> {
+    let key = &headers.key;
+    tables.published(&PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 })
 }
 
 /// Whether the packet can be translated to the container's port: SCTP's checksum covers the ports.

@@ -3,6 +3,7 @@
 //! [`KernelTables`] puts them together for the packet path. What userspace may resize (`FLOWS`, `ENDPOINTS`, ...) has its
 //! smallest useful size here; `docs/maps.md` has the sizes that the daemon gives them.
 
+pub(crate) mod admitted;
 pub(crate) mod answers;
 pub(crate) mod asked;
 pub(crate) mod cones;
@@ -27,8 +28,8 @@ use core::ffi::c_void;
 
 use netpath_common::{
     abi::{
-        Address, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hop,
-        Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
+        Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
+        FragmentPorts, Hop, Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -149,6 +150,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn endpoint(&self, address: Address) -> Option<Endpoint> {
         endpoints::find(address)
+    }
+
+    #[inline(always)]
+    fn admitted(&self, key: &AdmittedKey) -> Option<Admitted> {
+        admitted::find(key)
     }
 
     #[inline(always)]

@@ -72,6 +72,8 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> 
 fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Options {
     let networks = &settings.networks;
     let full_cone = networks.iter().filter_map(|(name, network)| Some((name.clone(), network.full_cone?))).collect();
+    let foreign = networks.iter().filter(|(_, network)| network.allow_foreign_sources);
+    let foreign_sources = foreign.map(|(name, _)| name.clone()).collect();
     let masquerade = settings.networks.into_iter().map(|(name, network)| (name, network.masquerade)).collect();
     daemon::Options {
         uplinks: args.uplinks,
@@ -87,6 +89,8 @@ fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Option
         },
         masquerade,
         full_cone,
+        foreign_sources,
+        reach_published_of_others: settings.isolation.reach_published_of_others,
     }
 }
 

@@ -87,12 +87,7 @@ impl Engine for Scripted {
 }
 
 fn core(engine: Scripted) -> Core<Scripted> {
-    let wishes = Wishes {
-        uplinks: UplinkChoice::DefaultRoutes,
-        xdp: Xdp::Off,
-        masquerade: std::collections::BTreeMap::new(),
-        full_cone: std::collections::BTreeMap::new(),
-    };
+    let wishes = Wishes { xdp: Xdp::Off, ..Wishes::default() };
     Core::new(engine, wishes, None, Arc::new(sample::host()), Path::new("/run/docker.sock"))
 }
 

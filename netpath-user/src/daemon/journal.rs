@@ -102,6 +102,7 @@ impl Journal {
             }
             Change::SetUplink(ifindex, uplink) => self.uplink(*ifindex, uplink, before),
             Change::RemoveUplink(ifindex) => info!(uplink = self.link(*ifindex), "uplink goes"),
+            Change::SetAdmitted(..) | Change::RemoveAdmitted(_) => debug!(?change, "what an interface lets in changes"),
             Change::AddHostAddress(_)
             | Change::RemoveHostAddress(_)
             | Change::AddHostAddressIpv6(_)

@@ -3,7 +3,13 @@
 //! Everything that can happen is an [`Event`]. However many come at once, they are learnt first and one round follows.
 //! The daemon may die at any moment: all that matters is in the kernel, and the next start adopts it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::bail;
 use aya::util::KernelVersion;
@@ -67,6 +73,10 @@ pub struct Options {
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
     /// Whether a network has cones, by its name or id.
     pub full_cone: BTreeMap<String, bool>,
+    /// Networks, by name or id, whose containers may send with addresses that aren't theirs.
+    pub foreign_sources: BTreeSet<String>,
+    /// Whether containers reach ports that other networks publish.
+    pub reach_published_of_others: bool,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
 }
@@ -123,7 +133,14 @@ fn wishes(options: &Options) -> Wishes {
         UplinkChoice::Named(options.uplinks.clone())
     };
     let xdp = if options.dataplane.xdp == XdpChoice::Off { Xdp::Off } else { Xdp::Attach };
-    Wishes { uplinks, xdp, masquerade: options.masquerade.clone(), full_cone: options.full_cone.clone() }
+    Wishes {
+        uplinks,
+        xdp,
+        masquerade: options.masquerade.clone(),
+        full_cone: options.full_cone.clone(),
+        foreign_sources: options.foreign_sources.clone(),
+        reach_published_of_others: options.reach_published_of_others,
+    }
 }
 
 /// Whether containers are to take frames from XDP. `auto` leaves their interfaces alone.

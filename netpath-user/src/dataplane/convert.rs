@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use netpath_common::abi::{self, Address, Hop, HopKind, Ipv6Address, Published, PublishedKey, UplinkAddress};
+use netpath_common::abi::{
+    self, Address, Admitted, AdmittedKey, Hop, HopKind, Ipv6Address, Published, PublishedKey, UplinkAddress,
+};
 
-use crate::desired::model::{Endpoint, IfIndex, Protocol, PublishedPort, PublishedTarget, Uplink};
+use crate::desired::model::{Admission, Endpoint, Entrance, IfIndex, Protocol, PublishedPort, PublishedTarget, Uplink};
 
 pub(super) fn published_key(port: &PublishedPort) -> PublishedKey {
     PublishedKey {
@@ -34,6 +36,7 @@ pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
         network: endpoint.network,
         gateway: endpoint.gateway.into(),
         masquerade: endpoint.masquerade.into(),
+        policy: endpoint.policy,
         full_cone: endpoint.full_cone != 0,
         mtu: hop.mtu,
         takes_frames: hop.takes_frames != 0,
@@ -67,9 +70,40 @@ pub(super) fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
         mac: endpoint.mac,
         gateway: endpoint.gateway.octets(),
         masquerade: endpoint.masquerade.octets(),
+        policy: endpoint.policy,
         full_cone: u8::from(endpoint.full_cone),
-        reserved: [0; 3],
+        reserved: 0,
     }
+}
+
+pub(super) const fn admitted_key(entrance: Entrance) -> AdmittedKey {
+    match entrance {
+        Entrance::Veth(ifindex) => AdmittedKey::veth(ifindex),
+        Entrance::Address(ifindex, address) => AdmittedKey { ifindex, subject: address.octets() },
+        Entrance::Trusted(ifindex, network) => AdmittedKey::trusted(ifindex, network),
+    }
+}
+
+pub(super) const fn admitted_entry(entrance: Entrance, admission: &Admission) -> Admitted {
+    let admits = match entrance {
+        Entrance::Veth(_) if admission.any_source => Admitted::SENDS | Admitted::ANY_SOURCE,
+        Entrance::Veth(_) | Entrance::Address(..) => Admitted::SENDS,
+        Entrance::Trusted(..) => Admitted::TRUSTED,
+    };
+    Admitted { admits, network: admission.network, policy: admission.policy }
+}
+
+pub(super) fn read_admitted(key: &AdmittedKey, value: &Admitted) -> (Entrance, Admission) {
+    let entrance = if value.admits & Admitted::TRUSTED != 0 {
+        let [_, _, high, low] = key.subject;
+        Entrance::Trusted(key.ifindex, u16::from_be_bytes([high, low]))
+    } else if key.subject == [0; 4] {
+        Entrance::Veth(key.ifindex)
+    } else {
+        Entrance::Address(key.ifindex, key.subject.into())
+    };
+    let any_source = value.admits & Admitted::ANY_SOURCE != 0;
+    (entrance, Admission { network: value.network, policy: value.policy, any_source })
 }
 
 /// The hop of an uplink; its generation is chosen where it is written.
@@ -111,6 +145,20 @@ pub(super) fn read_ipv6(words: Ipv6Address) -> Ipv6Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_let_in_survives_the_map() {
+        let veth = Admission { network: 7, policy: 0x1ff, any_source: true };
+        for (entrance, admission) in [
+            (Entrance::Veth(12), veth),
+            (Entrance::Veth(12), Admission { any_source: false, ..veth }),
+            (Entrance::Address(12, Ipv4Addr::new(172, 18, 0, 2)), Admission::default()),
+            (Entrance::Trusted(2, 65_535), Admission::default()),
+        ] {
+            let read = read_admitted(&admitted_key(entrance), &admitted_entry(entrance, &admission));
+            assert_eq!(read, (entrance, admission));
+        }
+    }
 
     #[test]
     fn an_ipv6_address_survives_the_map() {

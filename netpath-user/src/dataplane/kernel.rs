@@ -15,7 +15,8 @@ use aya::{
 };
 use netpath_common::{
     abi::{
-        self, Address, Config, FlowKey, Handover, Ipv6Address, Mode, Published, RESERVED_PORT_WORDS,
+        self, Address, Admitted, AdmittedKey, Config, FlowKey, Handover, Ipv6Address, Mode, Published,
+        RESERVED_PORT_WORDS,
         names::{map, program},
     },
     conntrack::PairState,
@@ -35,7 +36,7 @@ use super::{
     load, remover,
 };
 use crate::{
-    desired::model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
+    desired::model::{Admission, Change, Endpoint, Entrance, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
     report::HostAccessStatus,
     settings::PortRange,
 };
@@ -58,6 +59,7 @@ pub struct Kernel {
     pub(super) hops: Hops,
     config: Array<MapData, Config>,
     endpoints: HashMap<MapData, Address, abi::Endpoint>,
+    admitted: HashMap<MapData, AdmittedKey, Admitted>,
     uplinks: HashMap<MapData, u32, abi::Uplink>,
     host_addresses: HashMap<MapData, Address, u32>,
     host_addresses_ipv6: HashMap<MapData, Ipv6Address, u32>,
@@ -101,6 +103,7 @@ impl Kernel {
             hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?)?,
             config: typed(&mut ebpf, map::CONFIG)?,
             endpoints: typed(&mut ebpf, map::ENDPOINTS)?,
+            admitted: typed(&mut ebpf, map::ADMITTED)?,
             uplinks: typed(&mut ebpf, map::UPLINKS)?,
             host_addresses: typed(&mut ebpf, map::HOST_ADDRESSES)?,
             host_addresses_ipv6: typed(&mut ebpf, map::HOST_ADDR_IPV6)?,
@@ -271,6 +274,20 @@ impl Kernel {
         self.endpoints.get(&address.octets(), 0).ok().map(|endpoint| endpoint.hop)
     }
 
+    fn set_admitted(&mut self, entrance: Entrance, admission: &Admission) -> anyhow::Result<()> {
+        let entry = convert::admitted_entry(entrance, admission);
+        self.admitted
+            .insert(convert::admitted_key(entrance), entry, 0)
+            .with_context(|| format!("can't write what is let in: {entrance:?}"))
+    }
+
+    fn remove_admitted(&mut self, entrance: Entrance) -> anyhow::Result<()> {
+        match self.admitted.remove(&convert::admitted_key(entrance)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("can't remove what is let in: {entrance:?}")),
+        }
+    }
+
     fn set_uplink(&mut self, ifindex: IfIndex, uplink: &Uplink) -> anyhow::Result<()> {
         let hop = convert::uplink_hop(ifindex, uplink);
         let index = match self.uplink_hop(ifindex) {
@@ -342,6 +359,8 @@ impl Kernel {
             Change::SetMode(mode) => self.set_mode(*mode),
             Change::SetEndpoint(address, endpoint) => self.set_endpoint(*address, endpoint),
             Change::RemoveEndpoint(address) => self.remove_endpoint(*address),
+            Change::SetAdmitted(entrance, admission) => self.set_admitted(*entrance, admission),
+            Change::RemoveAdmitted(entrance) => self.remove_admitted(*entrance),
             Change::SetPublished(ports) => self.set_published(ports),
             Change::RemovePublished(ports) => self.remove_published(ports),
             Change::SetUplink(ifindex, uplink) => self.set_uplink(*ifindex, uplink),
@@ -362,6 +381,12 @@ impl Kernel {
         for (address, endpoint) in pins.endpoints()? {
             endpoints.insert(address, convert::read_endpoint(&endpoint, &pins.hops(endpoint.hop)?));
         }
+        let mut admitted = BTreeMap::new();
+        for entry in self.admitted.iter() {
+            let (key, value) = entry.context("can't read what is let in")?;
+            let (entrance, admission) = convert::read_admitted(&key, &value);
+            admitted.insert(entrance, admission);
+        }
         let mut uplinks = BTreeMap::new();
         for (ifindex, uplink) in pins.uplinks()? {
             uplinks.insert(ifindex, convert::read_uplink(&uplink, &pins.hops(uplink.hop)?));
@@ -371,6 +396,7 @@ impl Kernel {
         Ok(State {
             mode: pins.config()?.mode(),
             endpoints,
+            admitted,
             published: pins.published()?.iter().filter_map(convert::read_published).collect(),
             uplinks,
             host_addresses: host_addresses.collect::<Result<_, _>>().context("can't read the host's addresses")?,

@@ -6,8 +6,8 @@ use aya::{
     maps::{MapInfo, MapType},
 };
 use netpath_common::abi::{
-    Address, Asked, AskedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Handover, Hop, Ipv6Address, Port, Published, PublishedKey, Traffic, Uplink,
+    Address, Admitted, AdmittedKey, Asked, AskedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow, FlowKey,
+    FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Port, Published, PublishedKey, Traffic, Uplink,
     names::{map, variable},
 };
 
@@ -25,6 +25,8 @@ pub fn object() -> &'static [u8] {
 pub(super) const HOPS_MAX: u32 = 65_536;
 /// How many endpoints there may be; few less than hops.
 const ENDPOINTS_MAX: u32 = 65_000;
+/// How many things interfaces may let in: every endpoint's veth, and as many addresses of containers on several networks.
+const ADMITTED_MAX: u32 = 2 * ENDPOINTS_MAX;
 /// How many published ports there may be: every port of TCP and UDP, and as many again on single addresses.
 const PUBLISHED_MAX: u32 = 4 * 65_536;
 
@@ -36,9 +38,10 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 19] = [
+const SHAPES: [Shape; 20] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
+    shape::<AdmittedKey, Admitted>(map::ADMITTED, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
     shape::<PublishedKey, Published>(map::PUBLISHED, MapType::Hash),
     shape::<u32, Uplink>(map::UPLINKS, MapType::Hash),
@@ -85,6 +88,7 @@ pub(super) fn load(layout: &Layout, flows_max: u32, netns_cookie: u64) -> anyhow
         .map_max_entries(map::FLOWS, entries_max)
         .map_max_entries(map::HANDOVER, entries_max)
         .map_max_entries(map::ENDPOINTS, ENDPOINTS_MAX)
+        .map_max_entries(map::ADMITTED, ADMITTED_MAX)
         .map_max_entries(map::HOPS, HOPS_MAX)
         .map_max_entries(map::PUBLISHED, PUBLISHED_MAX)
         .load(OBJECT)

@@ -8,12 +8,15 @@ use std::{
     net::Ipv4Addr,
 };
 
-use netpath_common::abi::Mode;
+use netpath_common::abi::{Mode, Policy};
 
 use super::{
-    docker::{Container, DockerModel, Interface, Network},
+    docker::{Container, DockerModel, GatewayMode, Interface, Network},
     host::{HostModel, Link},
-    model::{Attachment, Endpoint, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State},
+    model::{
+        Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State,
+    },
+    network::policy,
     numbers::{self, Numbers},
     uplinks::{self, UplinkChoice},
 };
@@ -38,6 +41,24 @@ pub struct Wishes {
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
     /// Whether a network has cones, by its name or id, before what Docker's option says.
     pub full_cone: BTreeMap<String, bool>,
+    /// Networks, by name or id, whose containers may send with addresses that aren't theirs.
+    pub foreign_sources: BTreeSet<String>,
+    /// Whether containers reach ports that other networks publish.
+    pub reach_published_of_others: bool,
+}
+
+impl Default for Wishes {
+    /// No wishes.
+    fn default() -> Self {
+        Self {
+            uplinks: UplinkChoice::DefaultRoutes,
+            xdp: Xdp::Attach,
+            masquerade: BTreeMap::new(),
+            full_cone: BTreeMap::new(),
+            foreign_sources: BTreeSet::new(),
+            reach_published_of_others: true,
+        }
+    }
 }
 
 /// What [`build`] makes.
@@ -71,7 +92,9 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     }
     for container in docker.containers.values() {
         add_published(&mut wanted, docker, container);
+        add_senders(&mut wanted, docker, wishes, container);
     }
+    add_trusted(&mut wanted, docker, host, &bridges);
     wanted
 }
 
@@ -83,6 +106,7 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     let of_docker = |attachment: &&Attachment| matches!(attachment.hook, Hook::Container | Hook::Bridge);
     wanted.state.mode = actual.mode;
     wanted.state.endpoints = actual.endpoints.clone();
+    wanted.state.admitted = actual.admitted.clone();
     wanted.state.published = actual.published.clone();
     wanted.state.attachments = actual.attachments.iter().filter(of_docker).copied().collect();
     let bridges = actual.endpoints.values().map(|endpoint| endpoint.bridge_ifindex);
@@ -168,6 +192,11 @@ fn add_endpoints(
                 endpoint.gateway = network.gateway.or_else(of_bridge).unwrap_or(Ipv4Addr::UNSPECIFIED);
                 endpoint.masquerade = masquerade(wishes, &interface.network, network, interface.address);
                 endpoint.full_cone = has_cones(wishes, &interface.network, network);
+                if network.gateway_mode == GatewayMode::Isolated && wanted.state.mode == Mode::Sole {
+                    // An old dockerd gives the bridge an address all the same.
+                    endpoint.gateway = Ipv4Addr::UNSPECIFIED;
+                }
+                endpoint.policy = policy(network, &docker.engine, wanted.state.mode, host, wishes);
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {
@@ -202,6 +231,7 @@ fn endpoint(
         network,
         gateway,
         masquerade,
+        policy: 0,
         full_cone: false,
         mtu,
         takes_frames: peer.takes_frames,
@@ -245,13 +275,43 @@ fn refuse_options(wanted: &mut Wanted, docker: &DockerModel) {
 }
 
 /// Published ports lead to the container's address on the network with its default gateway, as Docker's own do; when
-/// that network is internal or of another driver, none of them is netpath's.
+/// that network is internal or of another driver, none of them is netpath's. Where containers are reached by their own
+/// addresses, their ports are published on those too, or instead.
 fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Container) {
-    let Some((network, interface)) = docker.gateway_interface(container) else { return };
-    if network.internal || !network.is_managed() || !wanted.state.endpoints.contains_key(&interface.address) {
-        return;
+    let gateway = docker.gateway_interface(container).map(|(_, interface)| interface.address);
+    for interface in &container.interfaces {
+        let Some(endpoint) = wanted.state.endpoints.get(&interface.address) else { continue };
+        let (policy, is_gateway) = (endpoint.policy, gateway == Some(interface.address));
+        if policy & Policy::INTERNAL != 0 {
+            continue;
+        }
+        let is_alone = wanted.state.mode == Mode::Sole;
+        if is_alone && (policy & Policy::ROUTED != 0 || is_gateway && policy & (Policy::DIRECT | Policy::TRUSTED) != 0)
+        {
+            add_open(&mut wanted.state, container, interface.address);
+        }
+        if is_gateway && !is_routed(policy) {
+            add_translated(wanted, container, interface.address);
+        }
     }
+}
+
+/// Whether dockerd translates nothing for a network; in takeover one that doesn't know the mode still does.
+const fn is_routed(policy: u16) -> bool {
+    policy & Policy::ROUTED != 0
+}
+
+/// Ports on the container's own address.
+fn add_open(state: &mut State, container: &Container, address: Ipv4Addr) {
     for binding in &container.published {
+        let port = PublishedPort { address, port: binding.container_port, protocol: binding.protocol };
+        state.published.entry(port).or_insert(PublishedTarget { address, port: binding.container_port });
+    }
+}
+
+/// Ports on the host's addresses.
+fn add_translated(wanted: &mut Wanted, container: &Container, address: Ipv4Addr) {
+    for binding in container.published.iter().filter(|binding| binding.host_port != 0) {
         if binding.protocol == Protocol::Sctp && binding.host_port != binding.container_port {
             wanted.refused.push(format!(
                 "the SCTP port {} of container {} can't lead to its port {}: SCTP's checksum covers the ports; publish it \
@@ -261,8 +321,52 @@ fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Containe
             continue;
         }
         let port = PublishedPort { address: binding.host_address, port: binding.host_port, protocol: binding.protocol };
-        let target = PublishedTarget { address: interface.address, port: binding.container_port };
+        let target = PublishedTarget { address, port: binding.container_port };
         wanted.state.published.entry(port).or_insert(target);
+    }
+}
+
+/// By which veth a container may send with which address, besides each endpoint's own: with the one that it has on another
+/// network, where neither network keeps its containers' packets in or their addresses as they are.
+fn add_senders(wanted: &mut Wanted, docker: &DockerModel, wishes: &Wishes, container: &Container) {
+    let endpoints = &wanted.state.endpoints;
+    let known = || {
+        let interfaces = container.interfaces.iter();
+        interfaces.filter_map(|interface| Some((interface, endpoints.get(&interface.address)?)))
+    };
+    let may_mix = |endpoint: &Endpoint| endpoint.policy & (Policy::INTERNAL | Policy::NO_MASQUERADE) == 0;
+    let mut admitted = BTreeMap::new();
+    for (interface, endpoint) in known() {
+        let name = docker.networks.get(&interface.network).map(|network| &network.name);
+        let any_source = name.into_iter().chain([&interface.network]).any(|name| wishes.foreign_sources.contains(name));
+        let admission = Admission { network: endpoint.network, policy: endpoint.policy, any_source };
+        admitted.insert(Entrance::Veth(endpoint.ifindex), admission);
+        let others =
+            known().filter(|(other, at)| other.address != interface.address && may_mix(at) && may_mix(endpoint));
+        let own = others.map(|(other, _)| (Entrance::Address(endpoint.ifindex, other.address), Admission::default()));
+        admitted.extend(own);
+    }
+    wanted.state.admitted.extend(admitted);
+}
+
+/// Uplinks that networks trust. In sole mode nothing else carries a container's own address, so an interface must be an
+/// uplink to be trusted.
+fn add_trusted(wanted: &mut Wanted, docker: &DockerModel, host: &HostModel, bridges: &BTreeMap<&str, IfIndex>) {
+    for (id, bridge) in bridges {
+        let (Some(network), Some(number)) = (docker.networks.get(*id), wanted.numbers.get(bridge)) else { continue };
+        for name in &network.trusted {
+            let uplink = host.link_named(name).map(|(ifindex, _)| ifindex);
+            match uplink.filter(|ifindex| wanted.state.uplinks.contains_key(ifindex)) {
+                Some(ifindex) => {
+                    wanted.state.admitted.insert(Entrance::Trusted(ifindex, *number), Admission::default());
+                }
+                None if wanted.state.mode == Mode::Sole => wanted.refused.push(format!(
+                    "network {} trusts the interface {name}, which is no uplink: nothing comes in by it; name it with --uplink",
+                    network.name
+                )),
+                None => {}
+            }
+        }
     }
 }
 

@@ -34,12 +34,7 @@ fn case() -> Case {
     Case {
         docker: sample::docker(),
         host: sample::host(),
-        wishes: Wishes {
-            uplinks: UplinkChoice::DefaultRoutes,
-            xdp: Xdp::Attach,
-            masquerade: BTreeMap::new(),
-            full_cone: BTreeMap::new(),
-        },
+        wishes: Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Attach, ..Wishes::default() },
         actual: State::default(),
     }
 }
@@ -65,6 +60,7 @@ fn a_stock_host_with_one_container() {
         network: 3,
         gateway: GATEWAY,
         masquerade: Ipv4Addr::UNSPECIFIED,
+        policy: 0,
         full_cone: false,
         mtu: 1500,
         takes_frames: false,
@@ -74,6 +70,7 @@ fn a_stock_host_with_one_container() {
     let expected = State {
         mode: Mode::Takeover,
         endpoints: [(WEB, endpoint)].into(),
+        admitted: [(Entrance::Veth(VETH), Admission { network: 3, ..Admission::default() })].into(),
         published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
         uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 })].into(),
         host_addresses: [Ipv4Addr::LOCALHOST, HOST, GATEWAY].into(),
@@ -162,8 +159,22 @@ fn a_default_route_through_a_docker_bridge_makes_no_uplink() {
 #[test]
 fn ports_lead_to_the_network_with_the_default_gateway() {
     type Row = (&'static str, fn(&mut Case), Ipv4Addr);
-    let rows: [Row; 4] = [
+    let rows: [Row; 7] = [
         ("the first name wins", |_| (), Ipv4Addr::new(172, 18, 0, 2)),
+        ("gateways of both families come first", |case| case.web().interfaces[0].has_ipv6_gateway = true, WEB),
+        (
+            "a way out comes before both families",
+            |case| {
+                case.docker.networks.get_mut("default").unwrap().internal = true;
+                case.web().interfaces[0].has_ipv6_gateway = true;
+            },
+            Ipv4Addr::new(172, 18, 0, 2),
+        ),
+        (
+            "swarm's own network comes last",
+            |case| case.docker.networks.get_mut("second").unwrap().name = "docker_gwbridge".to_owned(),
+            WEB,
+        ),
         ("priority beats the name", |case| case.web().interfaces[0].gateway_priority = 1, WEB),
         ("an internal network comes last", |case| case.docker.networks.get_mut("second").unwrap().internal = true, WEB),
         ("a network without a gateway doesn't count", |case| case.web().interfaces[1].gateway = None, WEB),
@@ -299,4 +310,97 @@ fn an_sctp_port_of_another_number_is_refused() {
     assert!(wanted.refused[0].contains("8080") && wanted.refused[0].contains("web"), "{:?}", wanted.refused);
     case.web().published[0].host_port = 80;
     assert_eq!(case.build().state.published.len(), 1);
+}
+
+const SECOND: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
+
+/// The published ports of a state, as `address:port > address:port`.
+fn published(state: &State) -> Vec<String> {
+    let ports = state.published.iter();
+    ports.map(|(port, target)| format!("{}:{} > {}:{}", port.address, port.port, target.address, target.port)).collect()
+}
+
+#[test]
+fn where_containers_are_reached_by_their_own_addresses_their_ports_are_published_there() {
+    type Row = (&'static str, Mode, fn(&mut DockerModel), &'static [&'static str]);
+    const TRANSLATED: &str = "0.0.0.0:8080 > 172.17.0.2:80";
+    const OPEN: &str = "172.17.0.2:80 > 172.17.0.2:80";
+    fn default(docker: &mut DockerModel) -> &mut Network {
+        docker.networks.get_mut("default").unwrap()
+    }
+    let routed: fn(&mut DockerModel) = |docker| {
+        default(docker).gateway_mode = GatewayMode::Routed;
+        docker.engine.knows_gateway_modes = true;
+    };
+    let rows: [Row; 7] = [
+        ("routed", Mode::Sole, routed, &[OPEN]),
+        ("routed by dockerd's rules", Mode::Takeover, routed, &[]),
+        (
+            "routed, which dockerd doesn't know",
+            Mode::Takeover,
+            |docker| default(docker).gateway_mode = GatewayMode::Routed,
+            &[TRANSLATED],
+        ),
+        ("trusted", Mode::Sole, |docker| default(docker).trusted = vec!["eth0".to_owned()], &[TRANSLATED, OPEN]),
+        ("direct", Mode::Sole, |docker| docker.engine.allows_direct_routing = true, &[TRANSLATED, OPEN]),
+        ("unprotected", Mode::Sole, |docker| default(docker).gateway_mode = GatewayMode::NatUnprotected, &[TRANSLATED]),
+        ("isolated", Mode::Sole, |docker| default(docker).gateway_mode = GatewayMode::Isolated, &[]),
+    ];
+    for (description, mode, change, expected) in rows {
+        let mut case = case();
+        change(&mut case.docker);
+        let state = build(&case.docker, &case.host, mode, &case.wishes, &case.actual).state;
+        assert_eq!(published(&state), expected, "{description}");
+    }
+}
+
+#[test]
+fn a_routed_port_has_no_number_of_the_hosts() {
+    let mut case = case();
+    case.web().published[0].host_port = 0;
+    assert_eq!(published(&case.build().state), Vec::<String>::new());
+    case.docker.networks.get_mut("default").unwrap().gateway_mode = GatewayMode::Routed;
+    let state = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual).state;
+    assert_eq!(published(&state), ["172.17.0.2:80 > 172.17.0.2:80"]);
+}
+
+#[test]
+fn a_container_on_two_networks_may_send_with_either_address_by_either_veth() {
+    let mut case = with_second_network("second");
+    let senders = |case: &Case| case.build().state.admitted.into_keys().collect::<Vec<_>>();
+    let veths = [Entrance::Veth(VETH), Entrance::Veth(8)];
+    let addresses = [Entrance::Address(VETH, SECOND), Entrance::Address(8, WEB)];
+    assert_eq!(senders(&case), [veths, addresses].concat());
+    case.docker.networks.get_mut("second").unwrap().internal = true;
+    assert_eq!(senders(&case), veths, "what an internal network holds stays there");
+}
+
+#[test]
+fn foreign_sources_are_let_in_where_the_operator_says_so() {
+    let mut case = case();
+    for name in ["bridge", "default"] {
+        case.wishes.foreign_sources = [name.to_owned()].into();
+        assert!(case.build().state.admitted[&Entrance::Veth(VETH)].any_source, "by name or id");
+    }
+    case.wishes.foreign_sources = ["other".to_owned()].into();
+    assert!(!case.build().state.admitted[&Entrance::Veth(VETH)].any_source);
+}
+
+#[test]
+fn only_an_uplink_can_be_trusted() {
+    let mut case = case();
+    case.docker.networks.get_mut("default").unwrap().trusted = vec!["eth0".to_owned(), "tun0".to_owned()];
+    let wanted = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual);
+    assert!(wanted.state.admitted.contains_key(&Entrance::Trusted(ETH0, 3)));
+    assert!(wanted.refused[0].contains("tun0") && wanted.refused[0].contains("bridge"), "{:?}", wanted.refused);
+    assert_eq!(case.build().refused, Vec::<String>::new(), "in takeover the rules decide");
+}
+
+#[test]
+fn an_isolated_network_has_no_gateway_whatever_the_bridge_has() {
+    let mut case = case();
+    case.docker.networks.get_mut("default").unwrap().gateway_mode = GatewayMode::Isolated;
+    let state = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual).state;
+    assert_eq!(state.endpoints[&WEB].gateway, Ipv4Addr::UNSPECIFIED);
+    assert_eq!(case.build().state.endpoints[&WEB].gateway, GATEWAY);
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::model::{Change, Hook, Protocol, PublishedPort};
+use super::model::{Change, Entrance, Hook, Protocol, PublishedPort};
 
 /// A port as Docker writes it: `0.0.0.0:80/tcp`.
 impl fmt::Display for PublishedPort {
@@ -27,6 +27,11 @@ pub fn object(change: &Change) -> String {
     match change {
         Change::SetMode(_) => "mode".to_owned(),
         Change::SetEndpoint(address, _) | Change::RemoveEndpoint(address) => format!("endpoint {address}"),
+        Change::SetAdmitted(entrance, _) | Change::RemoveAdmitted(entrance) => match entrance {
+            Entrance::Veth(ifindex) => format!("sender with interface index {ifindex}"),
+            Entrance::Address(ifindex, address) => format!("sender {address} with interface index {ifindex}"),
+            Entrance::Trusted(ifindex, _) => format!("trusted uplink with interface index {ifindex}"),
+        },
         Change::SetPublished(ports) => published(ports.iter().map(|(port, _)| port)),
         Change::RemovePublished(ports) => published(ports.iter()),
         Change::SetUplink(ifindex, _) | Change::RemoveUplink(ifindex) => {

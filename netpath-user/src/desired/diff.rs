@@ -44,6 +44,12 @@ fn add(actual: &State, desired: &State, changes: &mut Vec<Change>) {
             changes.push(Change::SetEndpoint(*address, endpoint.clone()));
         }
     }
+    // After the endpoints: of a veth that is known, every address but its endpoint's is foreign.
+    for (entrance, admission) in &desired.admitted {
+        if actual.admitted.get(entrance) != Some(admission) {
+            changes.push(Change::SetAdmitted(*entrance, *admission));
+        }
+    }
     changes.extend(desired.attachments.difference(&actual.attachments).copied().map(Change::Attach));
 }
 
@@ -56,6 +62,8 @@ fn set_published(actual: &State, desired: &State, changes: &mut Vec<Change>) {
 /// Everything but published ports, in the opposite order of [`add`].
 fn remove(actual: &State, desired: &State, changes: &mut Vec<Change>) {
     changes.extend(actual.attachments.difference(&desired.attachments).copied().map(Change::Detach));
+    let admitted = actual.admitted.keys().filter(|entrance| !desired.admitted.contains_key(entrance));
+    changes.extend(admitted.copied().map(Change::RemoveAdmitted));
     let endpoints = actual.endpoints.keys().filter(|address| !desired.endpoints.contains_key(address));
     changes.extend(endpoints.copied().map(Change::RemoveEndpoint));
     let uplinks = actual.uplinks.keys().filter(|ifindex| !desired.uplinks.contains_key(ifindex));

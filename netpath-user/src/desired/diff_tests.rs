@@ -9,7 +9,7 @@ use netpath_common::abi::Mode;
 use proptest::{collection, prelude::*, sample};
 
 use super::*;
-use crate::desired::model::{Attachment, Endpoint, Hook, Protocol, Uplink};
+use crate::desired::model::{Admission, Attachment, Endpoint, Entrance, Hook, Protocol, Uplink};
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
     (1_u8..6).prop_map(|last| Ipv4Addr::new(172, 17, 0, last))
@@ -24,6 +24,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         network,
         gateway: Ipv4Addr::new(172, 17, 0, 1),
         masquerade: Ipv4Addr::UNSPECIFIED,
+        policy: 0,
         full_cone: false,
         mtu: 1500,
         takes_frames: false,
@@ -44,6 +45,18 @@ fn published(targets: Vec<Ipv4Addr>) -> BoxedStrategy<BTreeMap<PublishedPort, Pu
     collection::btree_map(port, target, 0..6).boxed()
 }
 
+fn entrance() -> impl Strategy<Value = Entrance> {
+    prop_oneof![
+        (1_u32..4).prop_map(Entrance::Veth),
+        (1_u32..4, address()).prop_map(|(ifindex, address)| Entrance::Address(ifindex, address)),
+        (1_u32..4, 1_u16..3).prop_map(|(ifindex, network)| Entrance::Trusted(ifindex, network)),
+    ]
+}
+
+fn admission() -> impl Strategy<Value = Admission> {
+    (0_u16..2, any::<bool>()).prop_map(|(policy, any_source)| Admission { network: 1, policy, any_source })
+}
+
 fn attachment() -> impl Strategy<Value = Attachment> {
     let hooks = vec![Hook::Uplink, Hook::Egress, Hook::XdpUplink, Hook::Container, Hook::Bridge, Hook::Loopback];
     (1_u32..4, sample::select(hooks)).prop_map(|(ifindex, hook)| Attachment { ifindex, hook })
@@ -59,11 +72,13 @@ prop_compose! {
         host_addresses in collection::btree_set(address(), 0..4),
         host_addresses_ipv6 in collection::btree_set((0..4_u128).prop_map(Ipv6Addr::from_bits), 0..4),
         attachments in collection::btree_set(attachment(), 0..6),
+        admitted in collection::btree_map(entrance(), admission(), 0..5),
     ) -> State {
         let uplink = |mtu| Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 1), 24)], mtu };
         State {
             mode: if sole { Mode::Sole } else { Mode::Takeover },
             endpoints,
+            admitted,
             published,
             uplinks: uplinks.into_iter().map(|(ifindex, mtu)| (ifindex, uplink(mtu))).collect(),
             host_addresses,

@@ -12,17 +12,53 @@ pub type Id = String;
 /// The driver of the networks that netpath manages.
 pub const BRIDGE_DRIVER: &str = "bridge";
 
+/// The network by which swarm's tasks get out.
+const SWARM_GATEWAY: &str = "docker_gwbridge";
+
 /// All that Docker said in one complete list, kept current by its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerModel {
+    /// dockerd itself.
+    pub engine: Engine,
     /// Networks of every driver.
     pub networks: BTreeMap<Id, Network>,
     /// Running and paused containers.
     pub containers: BTreeMap<Id, Container>,
 }
 
+/// What matters of dockerd itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Engine {
+    /// Whether it knows gateway modes (27.0).
+    pub knows_gateway_modes: bool,
+    /// Whether the default network masquerades, as dockerd was told (`--ip-masq`).
+    pub masquerades_default: bool,
+    /// Whether it was told to leave containers' addresses open to who routes to them (`--allow-direct-routing`).
+    pub allows_direct_routing: bool,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { knows_gateway_modes: false, masquerades_default: true, allows_direct_routing: false }
+    }
+}
+
+/// What a network's gateway does (`com.docker.network.bridge.gateway_mode_ipv4`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// Translates, and lets in what is published.
+    #[default]
+    Nat,
+    /// Translates, and lets everything in that is sent to containers' addresses.
+    NatUnprotected,
+    /// Doesn't translate; lets in what is published, by the containers' addresses.
+    Routed,
+    /// There is none.
+    Isolated,
+}
+
 /// A Docker network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     /// Docker's name.
     pub name: String,
@@ -40,6 +76,37 @@ pub struct Network {
     pub masquerade: Option<Ipv4Addr>,
     /// What the option `netpath.full_cone` says, word for word.
     pub full_cone: Option<String>,
+    /// Whether it is Docker's default network.
+    pub is_default: bool,
+    /// Whether its containers reach each other (`enable_icc`).
+    pub icc: bool,
+    /// Whether what leaves it is translated (`enable_ip_masquerade`).
+    pub masquerades: bool,
+    /// What its gateway does for IPv4.
+    pub gateway_mode: GatewayMode,
+    /// Interfaces of the host behind which its containers are reached by their own addresses.
+    pub trusted: Vec<String>,
+}
+
+impl Default for Network {
+    /// A network without options.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            driver: String::new(),
+            internal: false,
+            bridge: String::new(),
+            subnets: Vec::new(),
+            gateway: None,
+            masquerade: None,
+            full_cone: None,
+            is_default: false,
+            icc: true,
+            masquerades: true,
+            gateway_mode: GatewayMode::Nat,
+            trusted: Vec::new(),
+        }
+    }
 }
 
 impl Network {
@@ -72,6 +139,8 @@ pub struct Interface {
     pub address: Ipv4Addr,
     /// The gateway on this network; none on internal ones.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether it has a gateway for IPv6 too.
+    pub has_ipv6_gateway: bool,
     /// Docker's `GwPriority`.
     pub gateway_priority: i64,
     /// The other end of the veth; none while it couldn't be found.
@@ -96,7 +165,7 @@ pub struct Peer {
 pub struct Binding {
     /// Host address; 0.0.0.0 for any.
     pub host_address: Ipv4Addr,
-    /// Host port.
+    /// Host port; 0: none, the port is open on the container's own address (gateway mode `routed`).
     pub host_port: u16,
     /// The container's port.
     pub container_port: u16,
@@ -106,7 +175,8 @@ pub struct Binding {
 
 impl DockerModel {
     /// The interface that a container's published ports lead to: the one with its default gateway, in Docker's order
-    /// (highest priority, networks with a way out before internal ones, then by name).
+    /// (`(*Endpoint).Less` in libnetwork/sandbox.go): the highest priority, networks with a way out before swarm's own and
+    /// internal ones, those with gateways of both families first, then by name.
     #[must_use]
     pub fn gateway_interface<'a>(&'a self, container: &'a Container) -> Option<(&'a Network, &'a Interface)> {
         container
@@ -115,7 +185,9 @@ impl DockerModel {
             .filter(|interface| interface.gateway.is_some())
             .filter_map(|interface| Some((self.networks.get(&interface.network)?, interface)))
             .min_by_key(|(network, interface)| {
-                (-i128::from(interface.gateway_priority), network.internal, &network.name)
+                let is_swarms = network.name == SWARM_GATEWAY;
+                let is_single = !interface.has_ipv6_gateway;
+                (-i128::from(interface.gateway_priority), is_swarms, network.internal, is_single, &network.name)
             })
     }
 

@@ -20,6 +20,8 @@ pub struct HostModel {
     pub ipv6_addresses: BTreeSet<Ipv6Addr>,
     /// Output interfaces of the default routes in the main table, each once, in the kernel's order.
     pub default_routes: Vec<IfIndex>,
+    /// Whether bridges ask iptables' rules for what they carry from port to port (`net.bridge.bridge-nf-call-iptables`).
+    pub bridge_asks_rules: bool,
 }
 
 /// A link.

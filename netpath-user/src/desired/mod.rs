@@ -10,6 +10,7 @@ pub mod diff;
 pub mod docker;
 pub mod host;
 pub mod model;
+pub mod network;
 pub mod numbers;
 #[cfg(test)]
 pub(crate) mod sample;

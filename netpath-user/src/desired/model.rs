@@ -57,12 +57,36 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     /// The address that its flows to the world leave with; 0.0.0.0: the route decides.
     pub masquerade: Ipv4Addr,
+    /// What its network allows: bits of [`netpath_common::abi::Policy`].
+    pub policy: u16,
     /// Whether its UDP ports are cones.
     pub full_cone: bool,
     /// The largest IPv4 packet that the veth takes.
     pub mtu: u32,
     /// Whether XDP may send frames into the container.
     pub takes_frames: bool,
+}
+
+/// Something of an interface that is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Entrance {
+    /// A container's veth: the container is known.
+    Veth(IfIndex),
+    /// By a container's veth, the address that it has on another network.
+    Address(IfIndex, Ipv4Addr),
+    /// An uplink that a network, by its number, trusts.
+    Trusted(IfIndex, u16),
+}
+
+/// How something is let in by an interface.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Of a veth: its network's number.
+    pub network: u16,
+    /// Of a veth: what its network allows.
+    pub policy: u16,
+    /// Of a veth: whether its container may send with any address that nobody has.
+    pub any_source: bool,
 }
 
 /// A published port as a client addresses it; the address 0.0.0.0 stands for each of the host's addresses.
@@ -127,6 +151,8 @@ pub struct State {
     pub mode: Mode,
     /// Endpoints by address.
     pub endpoints: BTreeMap<Ipv4Addr, Endpoint>,
+    /// What interfaces let in.
+    pub admitted: BTreeMap<Entrance, Admission>,
     /// Published ports.
     pub published: BTreeMap<PublishedPort, PublishedTarget>,
     /// Uplinks by interface.
@@ -144,6 +170,7 @@ impl Default for State {
         Self {
             mode: Mode::Takeover,
             endpoints: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             published: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
@@ -163,6 +190,12 @@ impl State {
             }
             Change::RemoveEndpoint(address) => {
                 self.endpoints.remove(address);
+            }
+            Change::SetAdmitted(entrance, admission) => {
+                self.admitted.insert(*entrance, *admission);
+            }
+            Change::RemoveAdmitted(entrance) => {
+                self.admitted.remove(entrance);
             }
             Change::SetPublished(ports) => self.published.extend(ports.iter().copied()),
             Change::RemovePublished(ports) => self.published.retain(|port, _| !ports.contains(port)),
@@ -203,6 +236,10 @@ pub enum Change {
     SetEndpoint(Ipv4Addr, Endpoint),
     /// Remove an endpoint; its flows end.
     RemoveEndpoint(Ipv4Addr),
+    /// Add or replace what an interface lets in.
+    SetAdmitted(Entrance, Admission),
+    /// Let something in no more.
+    RemoveAdmitted(Entrance),
     /// Add or replace published ports, in one batch.
     SetPublished(Vec<(PublishedPort, PublishedTarget)>),
     /// Remove published ports, in one batch.

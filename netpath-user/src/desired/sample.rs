@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
-    docker::{Binding, Container, DockerModel, Interface, Network, Peer},
+    docker::{Binding, Container, DockerModel, Engine, Interface, Network, Peer},
     host::{Address, HostModel, Link},
     model::{IfIndex, Protocol},
 };
@@ -40,6 +40,7 @@ pub(crate) fn interface(network: &str, address: Ipv4Addr, host_ifindex: IfIndex)
         endpoint: format!("{network}-{address}"),
         address,
         gateway: Some(GATEWAY),
+        has_ipv6_gateway: false,
         gateway_priority: 0,
         peer: Some(Peer { host_ifindex, mac: [2, 66, 172, 17, 0, 2], mtu: 1500, takes_frames: false }),
     }
@@ -54,6 +55,7 @@ pub(crate) fn docker() -> DockerModel {
         published: vec![binding],
     };
     DockerModel {
+        engine: Engine::default(),
         networks: [("default".to_owned(), network("bridge", "docker0"))].into(),
         containers: [("web".to_owned(), web)].into(),
     }
@@ -78,5 +80,6 @@ pub(crate) fn host() -> HostModel {
         ],
         ipv6_addresses: [HOST_IPV6].into(),
         default_routes: vec![ETH0],
+        bridge_asks_rules: true,
     }
 }

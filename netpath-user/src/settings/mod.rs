@@ -30,6 +30,8 @@ pub struct Settings {
     pub timeouts: timeouts::Settings,
     /// Source ports of translated flows.
     pub ports: PortSettings,
+    /// Who reaches whom.
+    pub isolation: IsolationSettings,
     /// Networks by Docker's name or id.
     pub networks: BTreeMap<String, NetworkSettings>,
 }
@@ -44,6 +46,20 @@ pub struct PortSettings {
     pub reserved: Vec<PortRange>,
 }
 
+/// `[isolation]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IsolationSettings {
+    /// Whether containers reach, by the host's addresses, ports that containers of other networks publish, as with Docker 29.
+    pub reach_published_of_others: bool,
+}
+
+impl Default for IsolationSettings {
+    fn default() -> Self {
+        Self { reach_published_of_others: true }
+    }
+}
+
 /// `[networks.NAME]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -53,6 +69,9 @@ pub struct NetworkSettings {
     pub masquerade: Vec<Ipv4Addr>,
     /// Whether its containers' UDP ports are cones. Absent: as Docker's option `netpath.full_cone` says, else not.
     pub full_cone: Option<bool>,
+    /// Whether its containers may send with addresses that are neither theirs nor another container's nor the host's: those
+    /// of machines behind them, for which they are routers.
+    pub allow_foreign_sources: bool,
 }
 
 /// Why the file can't be used.
@@ -115,6 +134,9 @@ mod tests {
             [networks.web]
             masquerade = ["198.51.100.7"]
             full_cone = true
+            allow_foreign_sources = true
+            [isolation]
+            reach_published_of_others = false
         "#;
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.timeouts.profile, Profile::Rfc);
@@ -123,6 +145,9 @@ mod tests {
         assert_eq!(settings.ports.reserved.len(), 2);
         assert_eq!(settings.networks["web"].masquerade, [Ipv4Addr::new(198, 51, 100, 7)]);
         assert_eq!(settings.networks["web"].full_cone, Some(true));
+        assert!(settings.networks["web"].allow_foreign_sources);
+        assert!(!settings.isolation.reach_published_of_others);
+        assert!(Settings::default().isolation.reach_published_of_others);
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
     }
 
@@ -136,6 +161,8 @@ mod tests {
             ("[ports]\nreserved = [70000]", "70000"),
             ("[networks.web]\nmasquerade = [\"host\"]", "masquerade"),
             ("[networks.web]\nfull_cone = \"yes\"", "full_cone"),
+            ("[networks.web]\nallow_foreign_sources = 1", "allow_foreign_sources"),
+            ("[isolation]\nicc = true", "icc"),
             ("[network.web]", "network"),
         ] {
             let error = Settings::parse(text).unwrap_err();

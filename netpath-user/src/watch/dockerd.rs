@@ -17,23 +17,38 @@ const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
 /// The process name of the daemon.
 const DOCKERD: &str = "dockerd";
 
-/// The mode for the dockerd behind `socket`; `default_masquerades` is `enable_ip_masquerade` of the default network.
-pub async fn detect(socket: &Path, default_masquerades: Option<bool>) -> Mode {
+/// What was found out about a dockerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The mode that suits it.
+    pub mode: Mode,
+    /// Whether its default network is to masquerade (`--ip-masq`).
+    pub masquerades: bool,
+    /// Whether it leaves containers' addresses open (`--allow-direct-routing`).
+    pub allows_direct_routing: bool,
+}
+
+/// Looks at the dockerd behind `socket`; `default_masquerades` is `enable_ip_masquerade` of the default network.
+pub async fn detect(socket: &Path, default_masquerades: Option<bool>) -> Found {
     let process = match process_behind(socket).await {
         Some(pid) => {
-            tokio::task::spawn_blocking(move || keeps_rules(&PathBuf::from(format!("/proc/{pid}")))).await.ok()
+            tokio::task::spawn_blocking(move || Switches::read(&PathBuf::from(format!("/proc/{pid}")))).await.ok()
         }
         None => None,
     };
-    let keeps_rules = match process {
-        Some(Ok(keeps)) => keeps,
+    let switches = match process {
+        Some(Ok(switches)) => switches,
         Some(Err(error)) => {
             debug!(error = format!("{error:#}"), "dockerd can't be read; its default network decides the mode");
-            default_masquerades.unwrap_or(true)
+            Switches { iptables: default_masquerades, ..Switches::default() }
         }
-        None => default_masquerades.unwrap_or(true),
+        None => Switches { iptables: default_masquerades, ..Switches::default() },
     };
-    if keeps_rules { Mode::Takeover } else { Mode::Sole }
+    Found {
+        mode: if switches.iptables.unwrap_or(true) { Mode::Takeover } else { Mode::Sole },
+        masquerades: switches.ip_masq.unwrap_or(true),
+        allows_direct_routing: switches.allow_direct_routing.unwrap_or(false),
+    }
 }
 
 /// The process id of the dockerd that listens on `socket`. A socket that systemd made names systemd; then it is the
@@ -54,28 +69,52 @@ fn is_dockerd(process: &Path) -> bool {
     fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == DOCKERD)
 }
 
-/// Whether the dockerd with this directory in `/proc` manages iptables rules.
-fn keeps_rules(process: &Path) -> anyhow::Result<bool> {
-    let command_line = fs::read(process.join("cmdline")).context("reading dockerd's command line")?;
-    let arguments: Vec<String> =
-        command_line.split(|byte| *byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
-    if let Some(keeps) = iptables_argument(&arguments) {
-        return Ok(keeps);
+/// What dockerd was told, if anything: the command line's word, else the configuration file's. dockerd refuses to start
+/// when both say something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct Switches {
+    iptables: Option<bool>,
+    ip_masq: Option<bool>,
+    allow_direct_routing: Option<bool>,
+}
+
+impl Switches {
+    /// Of the dockerd with this directory in `/proc`.
+    fn read(process: &Path) -> anyhow::Result<Self> {
+        let command_line = fs::read(process.join("cmdline")).context("reading dockerd's command line")?;
+        let arguments: Vec<String> =
+            command_line.split(|byte| *byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+        let of_file = Self::of_file(process, &arguments);
+        let iptables = switch(&arguments, "--iptables");
+        let of_file = match of_file {
+            Err(error) if iptables.is_none() => return Err(error),
+            of_file => of_file.unwrap_or_default(),
+        };
+        Ok(Self {
+            iptables: iptables.or(of_file.iptables),
+            ip_masq: switch(&arguments, "--ip-masq").or(of_file.ip_masq),
+            allow_direct_routing: switch(&arguments, "--allow-direct-routing").or(of_file.allow_direct_routing),
+        })
     }
-    let named = config_argument(&arguments);
-    let path = config_path(process, named.as_deref().unwrap_or(DEFAULT_CONFIG));
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            iptables_setting(&text).with_context(|| format!("reading dockerd's configuration {}", path.display()))
+
+    fn of_file(process: &Path, arguments: &[String]) -> anyhow::Result<Self> {
+        let named = config_argument(arguments);
+        let path = config_path(process, named.as_deref().unwrap_or(DEFAULT_CONFIG));
+        match fs::read_to_string(&path) {
+            // dockerd takes an empty file for an empty configuration.
+            Ok(text) if text.trim().is_empty() => Ok(Self::default()),
+            Ok(text) => serde_json::from_str(&text)
+                .with_context(|| format!("reading dockerd's configuration {}", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("reading dockerd's configuration {}", path.display())),
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error).with_context(|| format!("reading dockerd's configuration {}", path.display())),
     }
 }
 
-/// The last `--iptables` on a command line. Without a value it means true: dockerd takes none from the next argument.
-fn iptables_argument(arguments: &[String]) -> Option<bool> {
-    arguments.iter().rev().find_map(|argument| match argument.strip_prefix("--iptables") {
+/// The last word of a switch on a command line. Without a value it means true: dockerd takes none from the next argument.
+fn switch(arguments: &[String], name: &str) -> Option<bool> {
+    arguments.iter().rev().find_map(|argument| match argument.strip_prefix(name) {
         Some("") => Some(true),
         Some(value) => value.strip_prefix('=').and_then(parse_bool),
         None => None,
@@ -83,7 +122,7 @@ fn iptables_argument(arguments: &[String]) -> Option<bool> {
 }
 
 /// The values that dockerd takes (`strconv.ParseBool`).
-fn parse_bool(value: &str) -> Option<bool> {
+pub(super) fn parse_bool(value: &str) -> Option<bool> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -110,19 +149,6 @@ fn config_path(process: &Path, named: &str) -> PathBuf {
         Some(from_root) => process.join("root").join(from_root),
         None => process.join("cwd").join(named),
     }
-}
-
-fn iptables_setting(text: &str) -> anyhow::Result<bool> {
-    #[derive(serde::Deserialize)]
-    struct Configuration {
-        iptables: Option<bool>,
-    }
-    // dockerd takes an empty file for an empty configuration.
-    if text.trim().is_empty() {
-        return Ok(true);
-    }
-    let configuration: Configuration = serde_json::from_str(text)?;
-    Ok(configuration.iptables.unwrap_or(true))
 }
 
 #[cfg(test)]
@@ -164,20 +190,35 @@ mod tests {
         ];
         for (arguments, files, expected) in rows {
             let process = process(arguments, files);
-            assert_eq!(keeps_rules(process.path()).unwrap(), *expected, "{arguments:?} {files:?}");
+            assert_eq!(
+                Switches::read(process.path()).unwrap().iptables.unwrap_or(true),
+                *expected,
+                "{arguments:?} {files:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_switches_are_read_from_both_places() {
+        let file = r#"{"ip-masq": false, "allow-direct-routing": true}"#;
+        let of_file = process(&["dockerd"], &[("root/etc/docker/daemon.json", file)]);
+        let of_command = process(&["dockerd", "--ip-masq=false", "--allow-direct-routing"], &[]);
+        let expected = Switches { iptables: None, ip_masq: Some(false), allow_direct_routing: Some(true) };
+        for process in [of_file, of_command] {
+            assert_eq!(Switches::read(process.path()).unwrap(), expected);
         }
     }
 
     #[test]
     fn a_configuration_that_is_not_json_is_an_error() {
         let process = process(&["dockerd"], &[("root/etc/docker/daemon.json", "iptables: false")]);
-        assert!(keeps_rules(process.path()).is_err());
+        assert!(Switches::read(process.path()).is_err());
     }
 
     #[tokio::test]
     async fn the_default_network_decides_when_nothing_listens() {
         let nowhere = Path::new("/nonexistent/docker.sock");
-        assert_eq!(detect(nowhere, Some(false)).await, Mode::Sole);
-        assert_eq!(detect(nowhere, None).await, Mode::Takeover);
+        assert_eq!(detect(nowhere, Some(false)).await.mode, Mode::Sole);
+        assert_eq!(detect(nowhere, None).await.mode, Mode::Takeover);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs, io,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -163,7 +163,13 @@ pub fn read() -> anyhow::Result<HostModel> {
         addresses: tables.addresses()?.iter().filter_map(address).collect(),
         ipv6_addresses: tables.ipv6_addresses()?.iter().filter_map(ipv6_address).collect(),
         default_routes: default_routes(&tables.routes()?),
+        bridge_asks_rules: bridge_asks_rules(),
     })
+}
+
+/// Without the module br_netfilter there is no such file.
+fn bridge_asks_rules() -> bool {
+    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|text| text.trim() == "1")
 }
 
 fn link(message: &LinkMessage) -> Link {

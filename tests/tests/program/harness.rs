@@ -14,7 +14,7 @@ use std::{
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use netpath::{
     dataplane::{Dataplane as _, Kernel, Options, TcChoice, XdpChoice, detach},
-    desired::model::{Change, Endpoint, Protocol, PublishedPort, PublishedTarget, Uplink},
+    desired::model::{Admission, Change, Endpoint, Entrance, Protocol, PublishedPort, PublishedTarget, Uplink},
     settings::{PortRange, Settings, TimeoutTable},
 };
 use netpath_common::{
@@ -135,6 +135,8 @@ impl Host {
             Change::SetUplink(self.uplink, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 }),
             Change::SetEndpoint(WEB, self.endpoint(self.web, WEB_MAC)),
             Change::SetEndpoint(CLIENT, self.endpoint(self.client, CLIENT_MAC)),
+            Change::SetAdmitted(Entrance::Veth(self.web), Admission { network: 1, ..Admission::default() }),
+            Change::SetAdmitted(Entrance::Veth(self.client), Admission { network: 1, ..Admission::default() }),
             Change::SetPublished(vec![(port(Protocol::Tcp), target), (port(Protocol::Udp), target)]),
         ];
         for change in &changes {
@@ -181,6 +183,7 @@ impl Host {
             network: 1,
             gateway: GATEWAY,
             masquerade: Ipv4Addr::UNSPECIFIED,
+            policy: 0,
             full_cone: false,
             mtu: 1500,
             takes_frames: false,

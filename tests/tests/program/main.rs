@@ -94,6 +94,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
                 network: 1,
                 gateway: GATEWAY,
                 masquerade: std::net::Ipv4Addr::UNSPECIFIED,
+                policy: 0,
                 full_cone: false,
                 mtu: 1500,
                 takes_frames: false,
@@ -284,19 +285,32 @@ fn the_middle_of_an_unknown_connection_belongs_to_the_kernel_in_takeover_and_is_
 }
 
 #[test]
-fn a_foreign_source_is_the_kernels_in_takeover_and_dropped_alone() {
+fn a_foreign_source_is_dropped_in_both_modes() {
     let spoofed = frame(TO_BRIDGE, tuple((std::net::Ipv4Addr::new(10, 9, 8, 7), 1), (FAR, 80)), Kind::Syn);
-    let same = spoofed.clone();
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let spoofed = spoofed.clone();
+        on_host(mode, move |host| {
+            host.assert_counted(
+                |host| assert_eq!(host.at_container(host.client, &spoofed).0, SHOT),
+                &[DropReason::ForeignSource],
+                &[],
+            );
+        });
+    }
+}
+
+#[test]
+fn a_veth_that_is_not_known_yet_is_the_kernels_in_takeover_and_closed_alone() {
+    let first = frame(TO_BRIDGE, tuple((std::net::Ipv4Addr::new(172, 17, 0, 9), 1), (FAR, 80)), Kind::Syn);
+    let same = first.clone();
     on_host(Mode::Takeover, move |host| {
-        host.assert_counted(
-            |host| assert_eq!(host.at_container(host.client, &same).0, OK),
-            &[],
-            &[PathCount::ToKernel],
-        );
+        let uplink = host.uplink;
+        host.assert_counted(|host| assert_eq!(host.at_container(uplink, &same).0, OK), &[], &[PathCount::ToKernel]);
     });
     on_host(Mode::Sole, move |host| {
+        let uplink = host.uplink;
         host.assert_counted(
-            |host| assert_eq!(host.at_container(host.client, &spoofed).0, SHOT),
+            |host| assert_eq!(host.at_container(uplink, &first).0, SHOT),
             &[DropReason::ForeignSource],
             &[],
         );

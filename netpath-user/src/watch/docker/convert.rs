@@ -8,10 +8,13 @@ use bollard::models::{
 
 use crate::{
     desired::{
-        docker::{Binding, Container, Id, Interface, Network},
+        docker::{Binding, Container, GatewayMode, Id, Interface, Network},
         model::Protocol,
     },
-    watch::netns::{Search, Sought},
+    watch::{
+        dockerd::parse_bool,
+        netns::{Search, Sought},
+    },
 };
 
 mod option {
@@ -20,6 +23,9 @@ mod option {
     pub(super) const FULL_CONE: &str = "netpath.full_cone";
     pub(super) const HOST_IPV4: &str = "com.docker.network.host_ipv4";
     pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    pub(super) const ICC: &str = "com.docker.network.bridge.enable_icc";
+    pub(super) const GATEWAY_MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    pub(super) const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
 }
 
 /// The bridge of the default network, where it has no other name.
@@ -50,6 +56,11 @@ pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
         gateway,
         masquerade: options.get(option::HOST_IPV4).and_then(|address| address.parse().ok()),
         full_cone: options.get(option::FULL_CONE).cloned(),
+        is_default: is_default(&options),
+        icc: is_on(&options, option::ICC),
+        masquerades: is_on(&options, option::MASQUERADE),
+        gateway_mode: gateway_mode(&options),
+        trusted: trusted(&options),
     };
     Some((id, network))
 }
@@ -64,6 +75,27 @@ fn bridge(id: &str, options: &HashMap<String, String>) -> String {
 
 fn is_default(options: &HashMap<String, String>) -> bool {
     options.get(option::DEFAULT).is_some_and(|value| value == "true")
+}
+
+/// An option that is on unless it is switched off.
+fn is_on(options: &HashMap<String, String>, name: &str) -> bool {
+    options.get(name).and_then(|value| parse_bool(value)).unwrap_or(true)
+}
+
+/// The gateway's mode; dockerd refuses what it doesn't know, an old one knows none.
+fn gateway_mode(options: &HashMap<String, String>) -> GatewayMode {
+    match options.get(option::GATEWAY_MODE).map(String::as_str) {
+        Some("nat-unprotected") => GatewayMode::NatUnprotected,
+        Some("routed") => GatewayMode::Routed,
+        Some("isolated") => GatewayMode::Isolated,
+        _ => GatewayMode::Nat,
+    }
+}
+
+/// Names with colons between them.
+fn trusted(options: &HashMap<String, String>) -> Vec<String> {
+    let names = options.get(option::TRUSTED).map(String::as_str).unwrap_or_default();
+    names.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn subnet(text: &str) -> Option<(Ipv4Addr, u8)> {
@@ -108,6 +140,7 @@ fn interface(api: &EndpointSettings) -> Option<(Interface, Sought)> {
         endpoint: api.endpoint_id.clone()?,
         address,
         gateway: api.gateway.as_deref().and_then(|gateway| gateway.parse().ok()),
+        has_ipv6_gateway: api.ipv6_gateway.as_deref().is_some_and(|gateway| !gateway.is_empty()),
         gateway_priority: api.gw_priority.unwrap_or(0),
         peer: None,
     };
@@ -128,7 +161,11 @@ fn bindings(ports: &PortMap) -> Vec<Binding> {
                 None | Some("") => Some(Ipv4Addr::UNSPECIFIED),
                 Some(address) => address.parse().ok(),
             };
-            let host_port = host.host_port.as_deref().and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+            // A port of a routed network has none of the host's.
+            let host_port = match host.host_port.as_deref() {
+                None | Some("") => Some(0),
+                Some(port) => port.parse().ok(),
+            };
             if let (Some(host_address), Some(host_port)) = (host_address, host_port) {
                 bindings.push(Binding { host_address, host_port, container_port, protocol });
             }

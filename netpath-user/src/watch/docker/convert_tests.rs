@@ -53,6 +53,7 @@ fn a_running_container() {
                 endpoint: "6af1f01bb22a".to_owned(),
                 address,
                 gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+                has_ipv6_gateway: false,
                 gateway_priority: 0,
                 peer: None,
             }],
@@ -101,15 +102,18 @@ fn containers_without_an_address_of_their_own_have_no_interface() {
 
 #[test]
 fn a_bindings_host_address_is_any_when_docker_leaves_it_empty() {
-    let rows: [(Value, Option<Ipv4Addr>); 4] = [
-        (json!({"HostIp": "", "HostPort": "1"}), Some(Ipv4Addr::UNSPECIFIED)),
-        (json!({"HostPort": "1"}), Some(Ipv4Addr::UNSPECIFIED)),
+    let any = Ipv4Addr::UNSPECIFIED;
+    let rows: [(Value, Option<(Ipv4Addr, u16)>); 5] = [
+        (json!({"HostIp": "", "HostPort": "1"}), Some((any, 1))),
+        (json!({"HostPort": "1"}), Some((any, 1))),
         (json!({"HostIp": "::1", "HostPort": "1"}), None),
-        (json!({"HostIp": "0.0.0.0", "HostPort": ""}), None),
+        (json!({"HostIp": "0.0.0.0", "HostPort": "x"}), None),
+        // Of a routed network: open on the container's own address.
+        (json!({"HostIp": "", "HostPort": ""}), Some((any, 0))),
     ];
     for (host, expected) in rows {
         let ports: PortMap = from_value(json!({"80/tcp": [host]})).unwrap();
-        let found: Vec<_> = bindings(&ports).iter().map(|binding| binding.host_address).collect();
+        let found: Vec<_> = bindings(&ports).iter().map(|binding| (binding.host_address, binding.host_port)).collect();
         assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{host}");
     }
 }
@@ -138,6 +142,36 @@ fn a_networks_ipv4_configuration_is_kept_and_ipv6_is_not() {
     let (_, network) = network(&from_value(api).unwrap()).unwrap();
     assert_eq!(network.subnets, [(Ipv4Addr::new(172, 20, 0, 0), 24)]);
     assert_eq!((network.gateway, network.internal), (Some(Ipv4Addr::new(172, 20, 0, 1)), true));
+}
+
+#[test]
+fn a_networks_options_are_read_as_dockerd_reads_them() {
+    let with = |options: Value| {
+        let api = json!({"Id": ID, "Name": "n", "Driver": "bridge", "Options": options});
+        network(&from_value(api).unwrap()).unwrap().1
+    };
+    let plain = with(json!({}));
+    assert_eq!((plain.icc, plain.masquerades, plain.is_default), (true, true, false));
+    assert_eq!((plain.gateway_mode, plain.trusted.len()), (GatewayMode::Nat, 0));
+    for off in ["false", "0", "F"] {
+        let network = with(json!({
+            "com.docker.network.bridge.enable_icc": off,
+            "com.docker.network.bridge.enable_ip_masquerade": off,
+        }));
+        assert_eq!((network.icc, network.masquerades), (false, false), "{off}");
+    }
+    let modes = [
+        ("nat", GatewayMode::Nat),
+        ("nat-unprotected", GatewayMode::NatUnprotected),
+        ("routed", GatewayMode::Routed),
+        ("isolated", GatewayMode::Isolated),
+    ];
+    for (value, expected) in modes {
+        let network = with(json!({"com.docker.network.bridge.gateway_mode_ipv4": value}));
+        assert_eq!(network.gateway_mode, expected);
+    }
+    let network = with(json!({"com.docker.network.bridge.trusted_host_interfaces": "eth0:tun0"}));
+    assert_eq!(network.trusted, ["eth0", "tun0"]);
 }
 
 #[test]

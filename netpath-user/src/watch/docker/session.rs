@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use bollard::{
-    API_DEFAULT_VERSION, Docker,
+    API_DEFAULT_VERSION, ClientVersion, Docker,
     query_parameters::{EventsOptionsBuilder, ListContainersOptions, ListNetworksOptions},
 };
 use netpath_common::abi::Mode;
@@ -21,7 +21,7 @@ use super::{
     mentions::{Collector, Mentions},
 };
 use crate::{
-    desired::docker::{DockerModel, Id},
+    desired::docker::{DockerModel, Engine, Id},
     watch::dockerd,
 };
 
@@ -29,6 +29,8 @@ use crate::{
 const ANSWER_SECONDS_MAX: u64 = 30;
 /// Events of this long before the list are seen again, so that none falls between the list and the stream.
 const OVERLAP: Duration = Duration::from_secs(1);
+/// The API of dockerd 27.0, the first to know gateway modes.
+const GATEWAY_MODES: ClientVersion = ClientVersion { major_version: 1, minor_version: 46 };
 /// The events that can change what netpath does; health checks alone cause dozens of others per second.
 const EVENTS: [&str; 12] = [
     "start",
@@ -81,7 +83,13 @@ impl Session {
     pub(super) async fn list(&mut self, knowledge: &mut Knowledge, socket: &Path) -> anyhow::Result<()> {
         let networks =
             self.docker.list_networks(None::<ListNetworksOptions>).await.context("listing Docker's networks")?;
-        self.mode = dockerd::detect(socket, convert::default_masquerades(&networks)).await;
+        let found = dockerd::detect(socket, convert::default_masquerades(&networks)).await;
+        self.mode = found.mode;
+        knowledge.model.engine = Engine {
+            knows_gateway_modes: self.docker.client_version() >= GATEWAY_MODES,
+            masquerades_default: found.masquerades,
+            allows_direct_routing: found.allows_direct_routing,
+        };
         knowledge.model.networks = networks.iter().filter_map(convert::network).collect();
         let listed = self.summaries().await?;
         self.inspections.ask(listed.into_keys().chain(knowledge.model.containers.keys().cloned()));
