@@ -105,6 +105,12 @@ struct Macs {
     bridges: [[u8; 6]; 3],
 }
 
+/// Why it is open in takeover: a segment that begins nothing may be of a connection that nf_conntrack knows, so it is the
+/// kernel's. What nf_conntrack calls invalid Docker's rules don't translate, and send on (moby#18630).
+const INVALID: &str = "Docker's rules send on what nf_conntrack calls invalid";
+/// A container may be a router for addresses that netpath doesn't know, so they are the kernel's.
+const STRANGER: &str = "Docker's rules forward from whatever source";
+
 /// The containers that nobody outside their network may reach.
 const CONTAINERS: &[Spot] = &[Web, Other, Internal, Quiet];
 
@@ -514,7 +520,7 @@ fn from_container(lab: &mut Lab) -> Result<()> {
         posing("another network's address towards the world", other)?,
         posing("the gateway's address towards the world", GATEWAY)?,
         posing("the host's address towards the world", HOST)?,
-        posing("a stranger's address towards the world", FAR)?,
+        posing("a stranger's address towards the world", FAR)?.open(Mode::Takeover, STRANGER),
         posing("127.0.0.1 towards the world", any([127, 0, 0, 1]))?,
         posing("0.0.0.0 towards the world", any([0; 4]))?,
         posing("a multicast source towards the world", any([224, 0, 0, 1]))?,
@@ -530,12 +536,12 @@ fn from_container(lab: &mut Lab) -> Result<()> {
         out("an ICMP redirect doesn't leave untranslated", Icmp(5))?,
         out("an ICMP timestamp request doesn't leave untranslated", Icmp(13))?,
         out("an ICMP echo reply to nobody doesn't leave untranslated", Icmp(0))?,
-        out("a reset of nothing doesn't leave untranslated", Tcp(RST, 9))?,
-        out("a close of nothing doesn't leave untranslated", Tcp(FIN, 9))?,
+        out("a reset of nothing doesn't leave untranslated", Tcp(RST, 9))?.open(Mode::Takeover, INVALID),
+        out("a close of nothing doesn't leave untranslated", Tcp(FIN, 9))?.open(Mode::Takeover, INVALID),
         out("an ACK of nothing doesn't leave untranslated", Tcp(ACK, 9))?,
-        out("a SYN-ACK to nothing doesn't leave untranslated", Tcp(SYN_ACK, 9))?,
-        out("a segment without flags doesn't leave untranslated", Tcp(NULL, 9))?,
-        out("a Christmas tree doesn't leave untranslated", Tcp(XMAS, 9))?,
+        out("a SYN-ACK to nothing doesn't leave untranslated", Tcp(SYN_ACK, 9))?.open(Mode::Takeover, INVALID),
+        out("a segment without flags doesn't leave untranslated", Tcp(NULL, 9))?.open(Mode::Takeover, INVALID),
+        out("a Christmas tree doesn't leave untranslated", Tcp(XMAS, 9))?.open(Mode::Takeover, INVALID),
         out("a tagged frame doesn't leave untranslated", Udp(9))?.shaped(Tagged(&[(0x8100, 7)]), s),
         out("a frame with priority alone doesn't leave untranslated", Udp(9))?.shaped(Tagged(&[(0x8100, 0)]), s),
         out("a frame to a neighbour's Ethernet address doesn't leave untranslated", Udp(9))?.by(s.macs.web),
