@@ -108,8 +108,6 @@ struct Macs {
 /// Why it is open in takeover: a segment that begins nothing may be of a connection that nf_conntrack knows, so it is the
 /// kernel's. What nf_conntrack calls invalid Docker's rules don't translate, and send on (moby#18630).
 const INVALID: &str = "Docker's rules send on what nf_conntrack calls invalid";
-/// A container may be a router for addresses that netpath doesn't know, so they are the kernel's.
-const STRANGER: &str = "Docker's rules forward from whatever source";
 
 /// The containers that nobody outside their network may reach.
 const CONTAINERS: &[Spot] = &[Web, Other, Internal, Quiet];
@@ -520,7 +518,7 @@ fn from_container(lab: &mut Lab) -> Result<()> {
         posing("another network's address towards the world", other)?,
         posing("the gateway's address towards the world", GATEWAY)?,
         posing("the host's address towards the world", HOST)?,
-        posing("a stranger's address towards the world", FAR)?.open(Mode::Takeover, STRANGER),
+        posing("a stranger's address towards the world", FAR)?,
         posing("127.0.0.1 towards the world", any([127, 0, 0, 1]))?,
         posing("0.0.0.0 towards the world", any([0; 4]))?,
         posing("a multicast source towards the world", any([224, 0, 0, 1]))?,
