@@ -46,9 +46,10 @@ counted! {
     HopGone = 16, "hop_gone";
     /// A fragment that overlaps with one that has come.
     FragmentOverlap = 17, "fragment_overlap";
-    /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3).
+    /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3),
+    /// or a container sent to one.
     LoopbackFromWire = 18, "loopback_from_wire";
-    /// A frame from the wire bore the address of a container, or of the host itself, as its source.
+    /// A frame from the wire bore the address of a container, of the host itself, or of nobody (a group) as its source.
     SpoofedSource = 19, "spoofed_source";
     /// A container addressed a neighbour on a network whose containers don't reach each other.
     IccOff = 20, "icc_off";

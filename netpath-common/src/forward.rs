@@ -67,6 +67,7 @@ impl Fate {
     const OUT: u64 = 5;
     const ANSWERED: u64 = 6;
     const HELD: u64 = 7;
+    const ANSWERED_OUT: u64 = 8;
 
     /// The packet is dropped.
     #[inline(always)]
@@ -77,8 +78,15 @@ impl Fate {
     /// The packet is dropped, and what lies in its place now is an answer to its sender, the container behind the veth
     /// `ifindex`.
     #[inline(always)]
-    pub const fn answered(reason: DropReason, ifindex: u32) -> Self {
+    pub const fn answered_into(reason: DropReason, ifindex: u32) -> Self {
         Self::pack(Self::ANSWERED, reason as u32, ifindex)
+    }
+
+    /// The packet is dropped, and what lies in its place now is an answer to its sender, Ethernet header included, out of
+    /// the interface by which the packet came.
+    #[inline(always)]
+    pub const fn answered_out(reason: DropReason, ifindex: u32) -> Self {
+        Self::pack(Self::ANSWERED_OUT, reason as u32, ifindex)
     }
 
     /// The fragment has overtaken its first: it is to be held until that comes, and looked at then.
@@ -110,7 +118,7 @@ impl Fate {
     #[inline(always)]
     #[must_use]
     pub const fn is_answered(self) -> bool {
-        self.0 & 0xff == Self::ANSWERED
+        matches!(self.0 & 0xff, Self::ANSWERED | Self::ANSWERED_OUT)
     }
 
     /// Whether the fragment is to be held.
@@ -129,7 +137,7 @@ impl Fate {
             Self::KERNEL => Some(Forward::Kernel),
             Self::INTO_CONTAINER | Self::ANSWERED => Some(Forward::IntoContainer { ifindex }),
             Self::OUT_OF_UPLINK => Some(Forward::OutOfUplink { ifindex }),
-            Self::OUT => Some(Forward::Out { ifindex }),
+            Self::OUT | Self::ANSWERED_OUT => Some(Forward::Out { ifindex }),
             _ => None,
         }
     }

@@ -93,7 +93,10 @@ fn np_egress(context: TcContext) -> i32 {
         return verdict::next();
     }
     let mut packet = TcPacket::new(&context);
-    let Some(work) = scratch::workspace().filter(|_| packet.is_ours()) else { return verdict::next() };
+    if !packet.is_ours() {
+        return verdict::next();
+    }
+    let Some(work) = scratch::workspace() else { return verdict::next() };
     let mut tables = KernelTables::new(context.skb.skb.cast());
     let arrival = clock::arrival(&context);
     let fate = from_host_to_wire::from_host_to_wire(&mut packet, &mut tables, work, &arrival);

@@ -4,6 +4,7 @@
 //! The tests themselves are in `tests/`. Everything here works on namespaces of its own making, never on the machine's
 //! own network.
 
+pub mod attack;
 pub mod bench;
 pub mod case;
 pub mod client;

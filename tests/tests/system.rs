@@ -15,6 +15,7 @@ use netpath_tests::case::Case;
 use netpath_tests::runner;
 
 mod system {
+    pub(crate) mod attacker;
     pub(crate) mod bulk;
     pub(crate) mod commands;
     pub(crate) mod cone;
@@ -65,6 +66,7 @@ const THEMES: &[&[Case]] = &[
     system::evidence::CASES,
     system::commands::CASES,
     system::guard::CASES,
+    system::attacker::CASES,
     system::options::CASES,
     system::express::CASES,
     system::ct::CASES,

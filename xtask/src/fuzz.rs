@@ -8,29 +8,60 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 
 use crate::cargo::{Metadata, cargo, workspace};
 use crate::toolchain::{self, Compiler, Machine};
 use crate::{process, setup};
 
-const TARGET: &str = "packet_path";
+/// The targets: each looks at one subject for as long as it gets, the last at all together. Files in `fuzz/fuzz_targets`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Target {
+    /// The parser.
+    Parser,
+    /// Conversations and their states.
+    Conversations,
+    /// ICMP errors about flows.
+    IcmpErrors,
+    /// Fragments.
+    Fragments,
+    /// Everything together.
+    PacketPath,
+}
+
+impl Target {
+    /// What it is called as a program.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Parser => "parser",
+            Self::Conversations => "conversations",
+            Self::IcmpErrors => "icmp_errors",
+            Self::Fragments => "fragments",
+            Self::PacketPath => "packet_path",
+        }
+    }
+}
 
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How long.
+    /// Only this target; without it, all of them one after the other.
+    #[arg(long, value_name = "NAME")]
+    target: Option<Target>,
+    /// How long, each.
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u32,
-    /// Only run this input, such as one that a run has left in fuzz/artifacts.
+    /// Only run this input of the target, such as one that a run has left in fuzz/artifacts.
     input: Option<PathBuf>,
 }
 
 /// The verb.
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     setup::ensure_cpp()?;
-    match &arguments.input {
-        Some(input) => replay(input),
-        None => fuzz(&Extent::Search { seconds: arguments.seconds }),
+    match (&arguments.input, arguments.target) {
+        (Some(input), Some(target)) => replay(target, input),
+        (Some(_), None) => bail!("whose input is it? Say --target NAME; it is the directory that the input was in"),
+        (None, target) => fuzz(target, &Extent::Search { seconds: arguments.seconds }),
     }
 }
 
@@ -57,50 +88,66 @@ impl Extent {
     }
 }
 
-/// Fuzzes from the kept inputs and, when it searches, from what earlier searches on this machine found.
-pub(crate) fn fuzz(extent: &Extent) -> Result<()> {
-    let program = build()?;
+/// Fuzzes one target or all, from the kept inputs and, when it searches, from what earlier searches on this machine found.
+pub(crate) fn fuzz(target: Option<Target>, extent: &Extent) -> Result<()> {
+    let targets = target.map_or_else(|| Target::value_variants().to_vec(), |target| vec![target]);
+    targets.into_iter().try_for_each(|target| fuzz_one(target, extent))
+}
+
+fn fuzz_one(target: Target, extent: &Extent) -> Result<()> {
+    let (program, target) = (build(target)?, target.name());
     let fuzz = workspace().join("fuzz");
-    let artifacts = directory(fuzz.join("artifacts").join(TARGET))?;
+    let artifacts = directory(fuzz.join("artifacts").join(target))?;
     let mut run = Command::new(program);
     if let Extent::Search { .. } = extent {
         // New inputs go to the first directory; the others are only read.
-        run.arg(directory(fuzz.join("corpus").join(TARGET))?);
+        run.arg(directory(fuzz.join("corpus").join(target))?);
     }
-    run.arg(directory(fuzz.join("regressions").join(TARGET))?).args(extent.arguments());
+    run.arg(directory(fuzz.join("regressions").join(target))?).args(extent.arguments());
     run.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    run.args(["-max_len=2048", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]);
-    println!("fuzzing {TARGET}: {}", extent.arguments().join(" "));
+    run.args(["-max_len=2048", "-timeout=10", "-print_final_stats=1"]);
+    println!("fuzzing {target}: {}", extent.arguments().join(" "));
     // Its messages are of no interest unless it finds something: among them is a dictionary of all it has tried.
     let output = run.stdin(Stdio::null()).output().context("starting the fuzzer")?;
     let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         eprintln!("{messages}");
         bail!(
-            "the fuzzer has found something ({}): the input is in {}, `cargo xtask fuzz FILE` runs it again",
+            "the fuzzer has found something ({}): the input is in {}, `cargo xtask fuzz --target {} FILE` runs it again",
             output.status,
-            artifacts.display()
+            artifacts.display(),
+            target.replace('_', "-"),
         );
     }
+    messages.lines().filter(|line| line.contains("DONE")).for_each(|line| println!("{line}"));
     messages.lines().filter(|line| line.starts_with("stat::")).for_each(|line| println!("{line}"));
     Ok(())
 }
 
-fn replay(input: &Path) -> Result<()> {
+fn replay(target: Target, input: &Path) -> Result<()> {
     let input = input.canonicalize().with_context(|| format!("the input {}", input.display()))?;
-    process::run(Command::new(build()?).arg(input))
+    process::run(Command::new(build(target)?).arg(input))
 }
 
-fn build() -> Result<PathBuf> {
+fn build(target: Target) -> Result<PathBuf> {
     let compiler = toolchain::current(&Machine::here()).context("no cargo and rustc on PATH")?;
     let host = compiler.version().context("rustc does not say its version")?.host;
     let target_dir = Metadata::read()?.target_directory.join("fuzz");
     let mut build = cargo("build");
-    build.args(["--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--bin", TARGET, "--target", &host]);
+    build.args([
+        "--release",
+        "--locked",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--bin",
+        target.name(),
+        "--target",
+        &host,
+    ]);
     build.arg("--target-dir").arg(&target_dir);
     build.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", flags(&compiler, &host).join("\x1f"));
     process::run(&mut build)?;
-    Ok(target_dir.join(host).join("release").join(TARGET))
+    Ok(target_dir.join(host).join("release").join(target.name()))
 }
 
 /// Coverage for libFuzzer, the checks of a debug build, and AddressSanitizer where the compiler brings its run-time

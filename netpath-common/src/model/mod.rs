@@ -15,6 +15,7 @@ use crate::{
         UplinkAddress,
     },
     conntrack::PairState,
+    nat::answer::spend,
     tables::{InsertError, Route, RouteQuery, Tables},
 };
 
@@ -59,8 +60,8 @@ pub struct Model {
     pub reserved_ports: BTreeSet<u16>,
     /// Keys of new flows.
     pub recent: [Option<FlowKey>; Self::RECENT],
-    /// When a packet was last answered.
-    pub answered_ns: Option<u64>,
+    /// The budget of answers ([`spend`]).
+    pub answers_full_at_ns: u64,
     /// Packets by way.
     pub counts: BTreeMap<u32, u64>,
     /// Whether somebody listens to events.
@@ -124,7 +125,7 @@ impl Model {
             timeouts: HashMap::new(),
             reserved_ports: BTreeSet::new(),
             recent: [None; Self::RECENT],
-            answered_ns: None,
+            answers_full_at_ns: 0,
             counts: BTreeMap::new(),
             listened_to: false,
             events: Vec::new(),
@@ -263,9 +264,7 @@ impl Tables for Model {
     }
 
     fn may_answer(&mut self, now_ns: u64) -> bool {
-        let may = self.answered_ns != Some(now_ns);
-        self.answered_ns = Some(now_ns);
-        may
+        spend(&mut self.answers_full_at_ns, now_ns)
     }
 
     fn remove_flow(&mut self, key: &FlowKey) {

@@ -1,11 +1,10 @@
-//! The ICMP error that netpath itself answers a container with (RFC 792): "administratively prohibited", for a flow that
-//! can't be opened. Without it the sender would wait for its own time-outs.
+//! The ICMP errors that netpath itself answers with (RFC 792). Without them the sender would wait for its own time-outs.
 
 use crate::{
     abi::Address,
     drop::DropReason,
     packet::Packet,
-    parse::{Fragment, Headers},
+    parse::{Fragment, Headers, Transport},
     wire::{checksum::Checksum, ethernet, icmp, ipv4, protocol},
 };
 
@@ -13,29 +12,80 @@ use crate::{
 const QUOTE_LEN: usize = ipv4::LEN + icmp::QUOTE_MIN;
 /// Bytes of the error's IPv4 packet.
 const TOTAL_LEN: usize = ipv4::LEN + icmp::LEN + QUOTE_LEN;
-/// Type of service: internetwork control (RFC 1812, section 4.3.2.5).
-const TOS: u8 = 0xc0;
+/// Precedence: internetwork control (RFC 1812, section 4.3.2.5).
+const PRECEDENCE: u8 = 0xc0;
+/// What of the type of service an answer has of the packet, as from Linux.
+const SERVICE: u8 = 0x1e;
 /// Time to live, as Linux sends it.
 const TTL: u8 = 64;
+
+/// What a sender is told: an ICMP error's type and code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    kind: u8,
+    code: u8,
+}
+
+impl Told {
+    /// "Administratively prohibited": no flow can be opened (RFC 5508, REQ-8).
+    pub const PROHIBITED: Self = Self { kind: icmp::UNREACHABLE, code: icmp::PROHIBITED };
+    /// "Time to live exceeded in transit".
+    pub const TIME_EXCEEDED: Self = Self { kind: icmp::TIME_EXCEEDED, code: 0 };
+}
+
+/// How far answers lie apart when there are many: a thousand in a second for each budget.
+const INTERVAL_NS: u64 = 1_000_000;
+/// How many may come at once: a traceroute sends its probes all together. As many as `net.ipv4.icmp_msgs_burst`.
+const BURST: u64 = 50;
+
+/// Whether a budget has room for one more answer, which it then has given: a bucket of [`BURST`] tokens, kept as the time at
+/// which it will be full again.
+#[inline(always)]
+pub const fn spend(full_at_ns: &mut u64, now_ns: u64) -> bool {
+    let from = if *full_at_ns > now_ns { *full_at_ns } else { now_ns };
+    if from - now_ns > (BURST - 1) * INTERVAL_NS {
+        return false;
+    }
+    *full_at_ns = from + INTERVAL_NS;
+    true
+}
+
+/// Whether there may be an error about a packet at all (RFC 1122, section 3.2.2): not about an error, not about what was
+/// addressed to a group by Ethernet, not to a source that is no single machine.
+#[inline(always)]
+pub fn may_be_told(packet: &impl Packet, headers: &Headers) -> bool {
+    let [network, ..] = headers.key.source;
+    let is_error = matches!(headers.transport, Transport::IcmpError | Transport::IcmpOther);
+    let is_one = matches!(network, 1..=126 | 128..=223);
+    let to_group = match packet.read_u16(ethernet::DESTINATION) {
+        Some([first, _]) => first & ethernet::GROUP != 0,
+        None => true,
+    };
+    is_one && !is_error && !to_group
+}
 
 /// Turns the packet into the error about it, from the address `source`, for whoever sent the packet.
 ///
 /// # Errors
 ///
-/// [`DropReason::RewriteFailed`] when the packet can't be answered: it is a later fragment, has IPv4 options, or its
-/// buffer can't take the answer.
+/// [`DropReason::RewriteFailed`] when the packet can't be answered: it is a later fragment, has IPv4 options or a wrong
+/// IPv4 checksum, or its buffer can't take the answer.
 #[inline(never)]
-pub fn prohibited(packet: &mut impl Packet, headers: &Headers, source: Address) -> Result<(), DropReason> {
+pub fn answer(packet: &mut impl Packet, headers: &Headers, source: Address, told: Told) -> Result<(), DropReason> {
     const QUOTE_AT: usize = ethernet::LEN + ipv4::LEN + icmp::LEN;
     if headers.fragment == Fragment::Later || headers.transport_at != ethernet::LEN + ipv4::LEN {
         return Err(DropReason::RewriteFailed);
     }
     packet.resize((ethernet::LEN + TOTAL_LEN) as u32)?;
     let quote: [u32; QUOTE_LEN / 4] = packet.read_words(ethernet::LEN).ok_or(DropReason::RewriteFailed)?;
+    if of_words(&quote, ipv4::LEN / 4, Checksum::NONE).folded() != u16::MAX {
+        // Nobody can rely on what a damaged header says, its sender least.
+        return Err(DropReason::RewriteFailed);
+    }
     packet.write_words(QUOTE_AT, quote)?;
     let length = (TOTAL_LEN as u16).to_be_bytes();
     let network = [
-        u32::from_ne_bytes([0x45, TOS, length[0], length[1]]),
+        u32::from_ne_bytes([0x45, PRECEDENCE | headers.tos & SERVICE, length[0], length[1]]),
         0,
         u32::from_ne_bytes([TTL, protocol::ICMP, 0, 0]),
         u32::from_ne_bytes(source),
@@ -43,9 +93,12 @@ pub fn prohibited(packet: &mut impl Packet, headers: &Headers, source: Address) 
     ];
     packet.write_words(ethernet::LEN, network)?;
     packet.write_u16(ethernet::LEN + ipv4::CHECKSUM, sum(&network, Checksum::NONE))?;
-    let error = [u32::from_ne_bytes([icmp::UNREACHABLE, icmp::PROHIBITED, 0, 0]), 0];
+    let error = [u32::from_ne_bytes([told.kind, told.code, 0, 0]), 0];
     packet.write_words(ethernet::LEN + ipv4::LEN, error)?;
-    packet.write_u16(ethernet::LEN + ipv4::LEN + icmp::CHECKSUM, sum(&error, of_words(&quote, Checksum::NONE)))?;
+    packet.write_u16(
+        ethernet::LEN + ipv4::LEN + icmp::CHECKSUM,
+        sum(&error, of_words(&quote, quote.len(), Checksum::NONE)),
+    )?;
     let addresses: [u32; 3] = packet.read_words(ethernet::DESTINATION).ok_or(DropReason::RewriteFailed)?;
     packet.write_words(ethernet::DESTINATION, swapped(addresses))
 }
@@ -53,13 +106,13 @@ pub fn prohibited(packet: &mut impl Packet, headers: &Headers, source: Address) 
 /// The checksum of words whose checksum field is zero, and of what `others` adds.
 #[inline(always)]
 fn sum(words: &[u32], others: Checksum) -> [u8; 2] {
-    of_words(words, others).apply([0xff, 0xff])
+    of_words(words, words.len(), others).apply([0xff, 0xff])
 }
 
 #[inline(always)]
-fn of_words(words: &[u32], others: Checksum) -> Checksum {
+fn of_words(words: &[u32], count: usize, others: Checksum) -> Checksum {
     let mut sum = others;
-    for word in words {
+    for word in words.iter().take(count) {
         sum = sum.plus(Checksum::NONE.replace_u32([0xff; 4], word.to_ne_bytes()));
     }
     sum

@@ -1,9 +1,9 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
 use super::{
-    Workspace,
+    Workspace, answer,
     direct::{Direct, direct},
-    generation, icmp_error, leave, may_open,
+    generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
     sender::{Sender, sender},
     too_big, with_flow,
@@ -13,7 +13,7 @@ use crate::{
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
-    nat::{answer::prohibited, cone},
+    nat::cone,
     packet::Packet,
     parse::{Headers, Transport},
     tables::{Arrival, Route, RouteQuery, Tables},
@@ -31,7 +31,7 @@ pub fn from_container<T: Tables>(
     arrival: &Arrival,
 ) -> Fate {
     let fate = with_flow(packet, tables, work, arrival, unknown);
-    answer(packet, tables, &work.headers, arrival, fate)
+    answer::to_container(packet, tables, &work.headers, arrival, fate)
 }
 
 /// A packet that belongs to no flow. Undecided: it opens `flow`.
@@ -43,6 +43,10 @@ fn unknown<T: Tables>(
     flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Fate {
+    if is_loopback(headers.key.destination) {
+        // What is published on 127.0.0.1 is the host's own only, whatever net.ipv4.conf.*.route_localnet says.
+        return Fate::dropped(DropReason::LoopbackFromWire);
+    }
     if headers.transport == Transport::IcmpError {
         let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
         if fate.is_decided() {
@@ -81,33 +85,6 @@ fn unknown<T: Tables>(
         flow.kind = FlowKind::Routed as u8;
     }
     masquerade(tables, headers, flow, arrival)
-}
-
-/// Tells the container when its flow can't be opened, so that it doesn't wait for nothing.
-#[inline(always)]
-fn answer<T: Tables>(
-    packet: &mut impl Packet,
-    tables: &mut T,
-    headers: &Headers,
-    arrival: &Arrival,
-    fate: Fate,
-) -> Fate {
-    const REFUSED: [Fate; 2] = [Fate::dropped(DropReason::PortsExhausted), Fate::dropped(DropReason::FlowTableFull)];
-    let reason = if fate == REFUSED[0] {
-        DropReason::PortsExhausted
-    } else if fate == REFUSED[1] {
-        DropReason::FlowTableFull
-    } else {
-        return fate;
-    };
-    let gateway = match tables.endpoint(headers.key.source) {
-        Some(source) if source.gateway != [0; 4] => source.gateway,
-        _ => return fate,
-    };
-    if !tables.may_answer(arrival.now_ns) || prohibited(packet, headers, gateway).is_err() {
-        return fate;
-    }
-    Fate::answered(reason, arrival.ifindex)
 }
 
 /// What stays on its network, other containers and groups, and what its container must not send at all. Undecided: it goes

@@ -1,9 +1,9 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
 use super::{
-    Workspace,
+    Workspace, answer,
     direct::{Direct, direct},
-    generation, icmp_error, is_loopback, leave, may_open,
+    generation, icmp_error, is_loopback, is_nobody, leave, may_open,
     published::{is_translatable, published},
     with_flow,
 };
@@ -23,7 +23,8 @@ use crate::{
 /// `work` is memory to work in; what it holds doesn't matter.
 #[inline(always)]
 pub fn from_wire<T: Tables>(packet: &mut impl Packet, tables: &mut T, work: &mut Workspace, arrival: &Arrival) -> Fate {
-    with_flow(packet, tables, work, arrival, unknown)
+    let fate = with_flow(packet, tables, work, arrival, unknown);
+    answer::to_wire(packet, tables, &work.headers, arrival, fate)
 }
 
 /// A packet that belongs to no flow. Undecided: it opens `flow`.
@@ -80,10 +81,10 @@ fn try_unknown<T: Tables>(
         cone::find(tables, headers, arrival.now_ns, &mut target)
     };
     if kind == 0 {
-        // The host's stack doesn't believe in packets from its own addresses either.
+        // The host's stack doesn't believe in packets from its own addresses or a group's either, but for those of DHCP.
         return kernel;
     }
-    if tables.is_host_address(headers.key.source) {
+    if is_nobody(headers.key.source) || tables.is_host_address(headers.key.source) {
         return Err(DropReason::SpoofedSource);
     }
     *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
@@ -101,6 +102,9 @@ fn describe_published<T: Tables>(
 ) -> Result<Option<Verdict>, DropReason> {
     if headers.ttl <= 1 {
         // It ends here and begins nothing.
+        if flow.kind == FlowKind::Routed as u8 {
+            return Ok(Some(Verdict::kernel(PathCount::KernelAnswers)));
+        }
         return leave(tables.config().mode(), PathCount::KernelAnswers, DropReason::TtlExpired).map(Some);
     }
     if let Some(verdict) = may_open(tables, headers, arrival)? {

@@ -4,6 +4,7 @@
 //! That is the fast path, one look-up in the flow table. Only what is left is classified: it opens a flow, stays local,
 //! belongs to the kernel, or is dropped with its reason.
 
+mod answer;
 mod direct;
 pub mod early;
 pub mod express;
@@ -43,6 +44,12 @@ const HOST_IFINDEX: u32 = 1;
 #[inline(always)]
 const fn is_loopback(address: Address) -> bool {
     address[0] == 127
+}
+
+/// Whether an address can't be a sender's, as Linux sees it (`ip_route_input_slow`): 0.0.0.0/8, groups, everyone.
+#[inline(always)]
+const fn is_nobody(address: Address) -> bool {
+    matches!(address, [0 | 224..=239, ..] | [255, 255, 255, 255])
 }
 
 /// What to do with a packet that netpath can't carry: in takeover the kernel does, in sole mode nobody may.
@@ -262,7 +269,7 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
 ///
 /// The kernel answers a container best: it gets the packet untranslated, finds the same fault on its own way, and sends
 /// the ICMP error that the container expects. It can fragment only where its own rules translate, in takeover. Into a
-/// container no size is checked: a veth takes what fits the uplink.
+/// container no size is checked: a veth takes what fits the uplink; and of whose time is over [`answer`] tells the sender.
 ///
 /// # Errors
 ///
@@ -287,6 +294,8 @@ fn kernel_must_answer<T: Tables>(
         (true, false) => too_big(tables.config().mode(), headers).map(Some),
         // Docker's rules know a published port; the answers to a masqueraded flow and a cone they don't.
         (false, _) if takeover && matches!(flow.kind(), FlowKind::Published | FlowKind::Hairpin) => answer,
+        // Nothing is translated: the kernel's way ends for it just here.
+        (false, _) if flow.kind() == FlowKind::Routed => answer,
         (false, _) => Err(DropReason::TtlExpired),
     }
 }

@@ -6,6 +6,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::generated::{
         bpf_l4_csum_replace, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+        bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -23,6 +24,8 @@ const HEADERS_LEN: u32 = (ethernet::LEN + ipv4::LEN + tcp::LEN) as u32;
 const PULL_LEN: u32 = 162;
 /// `skb->pkt_type`: for this host (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
+/// The number in a VLAN tag, beside its priority.
+const VLAN_NUMBER: u32 = 0xfff;
 
 /// Whether the packet came in by an interface, so that it isn't the host's own.
 #[inline(always)]
@@ -75,8 +78,16 @@ impl<'context> TcPacket<'context> {
     /// Whether the packet path looks at the packet at all: a frame whose VLAN tag the driver took off belongs to an
     /// interface above this one.
     #[inline(always)]
-    pub(crate) fn is_ours(&self) -> bool {
-        self.skb().vlan_present == 0
+    pub(crate) fn is_ours(&mut self) -> bool {
+        if self.skb().vlan_present == 0 {
+            return true;
+        }
+        // A tag with a priority and no number (IEEE 802.1p) is of this very interface: the kernel takes it off and goes on
+        // (`__netif_receive_skb_core`), so it must be no way past netpath.
+        // SAFETY: the context is the program's own; pointers into the packet are read anew after this.
+        self.skb().vlan_tci & VLAN_NUMBER == 0
+            && unsafe { bpf_skb_vlan_pop(self.context.skb.skb) } == 0
+            && self.skb().vlan_present == 0
     }
 
     /// Length of the frame.

@@ -7,8 +7,11 @@ use netpath_common::abi::Mode;
 
 use super::compare::{Difference, Outcome, PORT_IS_KEPT, is_containers};
 use super::packet::{Damage, End, Payload, Side, Step};
-use super::seen::{Packet, Seen, Spot, Sum, reassemble};
+use super::seen::{Seen, Spot, Sum, reassemble};
 use crate::lab::GATEWAY;
+
+/// How much of a packet behind its IPv4 header netpath's own errors quote.
+const QUOTED: usize = 8;
 
 /// A difference that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,8 +26,8 @@ pub enum KnownDifference {
     PortChoice,
     /// Netfilter hides the host's own errors behind an address of a flow; with netpath they come from the gateway.
     OwnErrorsFromGateway,
-    /// An answer from the world whose time to live ends at the host is dropped without a word.
-    AnswerExpiresSilently,
+    /// netpath's own errors quote as much as they must, the kernel's as much as they may.
+    ErrorQuotesLess,
     /// Source quench, redirects and errors that quote less than eight bytes aren't translated: from the world they go to the
     /// host, from a container they are dropped.
     ErrorNotTranslated,
@@ -65,7 +68,7 @@ impl KnownDifference {
         Self::HeaderSumNotVerified,
         Self::PortChoice,
         Self::OwnErrorsFromGateway,
-        Self::AnswerExpiresSilently,
+        Self::ErrorQuotesLess,
         Self::ErrorNotTranslated,
         Self::ResetRemembered,
         Self::HairpinCountsHop,
@@ -82,7 +85,7 @@ impl KnownDifference {
             Self::HeaderSumNotVerified => "header-sum-not-verified",
             Self::PortChoice => "port-choice",
             Self::OwnErrorsFromGateway => "own-errors-from-gateway",
-            Self::AnswerExpiresSilently => "answer-expires-silently",
+            Self::ErrorQuotesLess => "error-quotes-less",
             Self::ErrorNotTranslated => "error-not-translated",
             Self::ResetRemembered => "reset-remembered",
             Self::HairpinCountsHop => "hairpin-counts-hop",
@@ -112,11 +115,11 @@ impl KnownDifference {
                 let from_gateway = netpath.seen.iter().any(|seen| seen.packet.source == GATEWAY);
                 from_gateway && case.differs_only_in(&["source address"])
             }
-            Self::AnswerExpiresSilently => {
-                let told = reference.seen.iter().all(|seen| seen.packet.icmp() == Some((11, 0)));
-                let sent = netpath.sent.first().and_then(|bytes| Packet::read(bytes));
-                let dying = sent.is_some_and(|sent| sent.ttl <= 1);
-                dying && case.step.from == Side::World && told && netpath.seen.is_empty()
+            Self::ErrorQuotesLess => {
+                let expired = |seen: &Seen| seen.packet.icmp() == Some((11, 0));
+                let quoted = |seen: &Seen| seen.packet.quote.as_ref().map_or(0, |quote| quote.rest.len());
+                let least = netpath.seen.iter().all(|seen| expired(seen) && quoted(seen) == QUOTED);
+                least && case.differs_only_in(&["quoted transport header and data", "quoted transport checksum"])
             }
             Self::ErrorNotTranslated => {
                 let kept = netpath.seen.iter().all(|seen| seen.at == Spot::Host);

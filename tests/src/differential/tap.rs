@@ -100,6 +100,27 @@ impl Tap {
         Ok(())
     }
 
+    /// Sends a frame as it is.
+    ///
+    /// # Errors
+    /// When the kernel doesn't take it.
+    pub fn send_frame(&self, frame: &[u8]) -> Result<()> {
+        self.socket.send(frame).context("send a frame")?;
+        Ok(())
+    }
+
+    /// All frames that have passed the interface, for whomever they are, but for those that this socket has sent.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub fn take_frames(&self) -> Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        while let Some(frame) = receive(&self.socket)? {
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+
     /// The IPv4 packets that have arrived for this interface.
     ///
     /// # Errors
@@ -128,14 +149,21 @@ impl HostTap {
     /// # Errors
     /// When not root.
     pub fn open(place: &Place) -> Result<Self> {
+        Self::open_for(place, &[libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP])
+    }
+
+    /// Opens them for some protocols.
+    ///
+    /// # Errors
+    /// When not root.
+    pub fn open_for(place: &Place, protocols: &[i32]) -> Result<Self> {
         let open = |protocol: i32| -> Result<Socket> {
             let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol)))?;
             socket.bind(&std::net::SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
             enlarge(&socket)?;
             Ok(socket)
         };
-        let protocols = [libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
-        let sockets = place.enter(|| protocols.into_iter().map(open).collect::<Result<Vec<_>>>())?;
+        let sockets = place.enter(|| protocols.iter().copied().map(open).collect::<Result<Vec<_>>>())?;
         Ok(Self { sockets })
     }
 

@@ -22,6 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("curl fetches with HTTP/1.1 and HTTP/2", |lab| carried(lab, curl)),
     Case::new("dig asks by UDP and TCP, and gets answers that UDP is too small for", |lab| carried(lab, dig)),
     Case::new("traceroute and mtr see every hop by UDP, ICMP and TCP", |lab| carried(lab, hops)),
+    Case::new("traceroute to a published port sees the host before the container", hops_inwards),
     Case::new("FTP in passive mode fetches and stores, out of a container and into one", |lab| carried(lab, ftp)),
     Case::new("ping with 4000 bytes goes everywhere", ping),
     Case::new("redis-benchmark finds no fault through a published port and between containers", |lab| {
@@ -226,6 +227,21 @@ fn hops(lab: &mut Lab) -> Result<()> {
             printed.lines().skip(2).map(|line| line.split_whitespace().skip(1).take(2).collect::<Vec<_>>()).collect();
         let all_answer = expected.iter().map(|hop| vec![hop.as_str(), "0.0%"]).collect::<Vec<_>>();
         ensure!(seen == all_answer, "{words:?} sees {seen:?}: {printed}");
+    }
+    Ok(())
+}
+
+fn hops_inwards(lab: &mut Lab) -> Result<()> {
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80").publish("8081:81/udp"))?;
+    super::reach::connect(lab, SocketAddrV4::new(HOST, 8080))?;
+    const FAR_GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+    // The container answers as the host: once as a hop on the way, once as its end.
+    let (target, expected) = (HOST.to_string(), [FAR_GATEWAY, HOST, HOST].map(|hop| hop.to_string()));
+    for method in [["-T", "-p", "8080"], ["-U", "-p", "8081"]] {
+        let words = [&["traceroute", "-n", "-q", "1", "-w", "2", "-m", "6"][..], &method, &[&target]].concat();
+        let printed = run(lab.far(), &words)?;
+        let seen: Vec<_> = printed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        ensure!(seen == expected, "{words:?} sees {seen:?}: {printed}");
     }
     Ok(())
 }

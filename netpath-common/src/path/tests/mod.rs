@@ -4,6 +4,7 @@
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
+mod answers;
 mod cones;
 mod express;
 mod fragments;

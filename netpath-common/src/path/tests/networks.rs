@@ -331,6 +331,32 @@ fn a_container_may_send_with_its_address_on_another_network() {
 }
 
 #[test]
+fn nobody_asks_for_a_published_port_and_dhcp_goes_on() {
+    for mode in [Mode::Sole, Mode::Takeover] {
+        for source in [[0; 4], [0, 1, 2, 3], [224, 0, 0, 1], [239, 255, 255, 255], [255; 4]] {
+            let mut model = host(mode, 0);
+            let fate = arrives(&mut model, from_to(source, Model::HOST, 8080), Kind::Udp);
+            assert_dropped(fate, DropReason::SpoofedSource);
+            assert!(model.flows.is_empty());
+        }
+        let fate = arrives(&mut host(mode, 0), from_to([0; 4], [255; 4], 67), Kind::Udp);
+        assert_eq!(fate.path(), Some(PathCount::ToKernel));
+    }
+}
+
+#[test]
+fn a_container_doesnt_reach_what_is_published_on_127_0_0_1() {
+    let local = [127, 0, 0, 1];
+    for mode in [Mode::Sole, Mode::Takeover] {
+        let mut model = host(mode, 0);
+        let key = PublishedKey { address: local, port: 9090_u16.to_be_bytes(), protocol: 17, reserved: 0 };
+        let target = Published { address: WEB, port: [0, 80], reserved: [0; 2] };
+        model.published.insert(key, target);
+        assert_dropped(sends(&mut model, CLIENT_IFINDEX, from_to(CLIENT, local, 9090)), DropReason::LoopbackFromWire);
+    }
+}
+
+#[test]
 fn the_wire_bears_no_address_of_ours_as_its_source() {
     for mode in [Mode::Sole, Mode::Takeover] {
         let mut model = host(mode, 0);
