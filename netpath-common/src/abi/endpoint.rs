@@ -19,8 +19,8 @@ abi! {
         pub gateway: Address,
         /// The address that flows to the world leave with; 0.0.0.0: the route decides.
         pub masquerade: Address,
-        /// What its network allows: bits of [`Policy`].
-        pub policy: u16,
+        /// What its network allows: bits of [`Terms`].
+        pub terms: u16,
         /// 1: its UDP ports are cones (endpoint-independent mapping and filtering).
         pub full_cone: u8,
         /// Zero.
@@ -28,10 +28,10 @@ abi! {
     }
 }
 
-/// Bits of [`Endpoint::policy`]: how a network differs from one without options.
-pub struct Policy;
+/// Bits of [`Endpoint::terms`]: how a network differs from one without options.
+pub struct Terms;
 
-impl Policy {
+impl Terms {
     /// Its containers don't reach each other (`enable_icc=false`).
     pub const ICC_OFF: u16 = 1;
     /// With [`Self::ICC_OFF`]: the kernel's bridge doesn't ask Docker's rules, so netpath drops in takeover too.
@@ -62,7 +62,7 @@ abi! {
         /// A container's veth, or an uplink.
         pub ifindex: u32,
         /// Of a veth: an address that its container has on another network, or 0.0.0.0 for the veth itself. Of an uplink: the
-        /// number of a network, in network byte order, whose [`Policy::TRUSTED`] it is.
+        /// number of a network, in network byte order, whose [`Terms::TRUSTED`] it is.
         pub subject: Address,
     }
 }
@@ -74,8 +74,8 @@ abi! {
         pub admits: u32,
         /// Of a veth: the number of its network.
         pub network: u16,
-        /// Of a veth: its network's bits of [`Policy`].
-        pub policy: u16,
+        /// Of a veth: its network's bits of [`Terms`].
+        pub terms: u16,
     }
 }
 

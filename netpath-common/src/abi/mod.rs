@@ -18,7 +18,7 @@ pub mod uplink;
 pub use cone::{Cone, ConeKey, ConeOwner};
 pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};
-pub use endpoint::{Admitted, AdmittedKey, Endpoint, Hop, HopKind, Policy};
+pub use endpoint::{Admitted, AdmittedKey, Endpoint, Hop, HopKind, Terms};
 pub use event::{EndReason, Event, EventKind};
 pub use flow::{
     Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, NextHop, Seen,

@@ -153,21 +153,21 @@ impl Model {
             mac,
             gateway: Self::GATEWAY,
             masquerade: [0; 4],
-            policy: 0,
+            terms: 0,
             full_cone: 0,
             reserved: 0,
         };
         self.endpoints.insert(address, endpoint);
-        let admitted = Admitted { admits: Admitted::SENDS, network: 1, policy: 0 };
+        let admitted = Admitted { admits: Admitted::SENDS, network: 1, terms: 0 };
         self.admitted.insert(AdmittedKey::veth(ifindex), admitted);
     }
 
-    /// Puts a container on another network, or gives its network a policy, and its veth with it.
-    pub fn set_network(&mut self, address: Address, network: u16, policy: u16) {
+    /// Puts a container on another network, or gives its network a terms, and its veth with it.
+    pub fn set_network(&mut self, address: Address, network: u16, terms: u16) {
         let Some(endpoint) = self.endpoints.get_mut(&address) else { return };
         endpoint.network = network;
-        endpoint.policy = policy;
-        let admitted = Admitted { admits: Admitted::SENDS, network, policy };
+        endpoint.terms = terms;
+        let admitted = Admitted { admits: Admitted::SENDS, network, terms };
         self.admitted.insert(AdmittedKey::veth(endpoint.ifindex), admitted);
     }
 

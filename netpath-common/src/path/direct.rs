@@ -4,7 +4,7 @@
 
 use super::published::published_on;
 use crate::{
-    abi::{AdmittedKey, Endpoint, Mode, Policy},
+    abi::{AdmittedKey, Endpoint, Mode, Terms},
     parse::{Headers, Transport},
     tables::Tables,
 };
@@ -23,7 +23,7 @@ pub(super) enum Direct {
 /// Decides for a packet that came in by an interface.
 #[inline(always)]
 pub(super) fn direct<T: Tables>(tables: &T, headers: &Headers, endpoint: &Endpoint, ifindex: u32) -> Direct {
-    if endpoint.policy & Policy::UNTRANSLATED == 0 {
+    if endpoint.terms & Terms::UNTRANSLATED == 0 {
         return Direct::Closed;
     }
     if tables.config().mode() == Mode::Takeover {
@@ -34,16 +34,16 @@ pub(super) fn direct<T: Tables>(tables: &T, headers: &Headers, endpoint: &Endpoi
 
 #[inline(never)]
 fn is_open<T: Tables>(tables: &T, headers: &Headers, endpoint: &Endpoint, ifindex: u32) -> bool {
-    if endpoint.policy & Policy::UNPROTECTED != 0 {
+    if endpoint.terms & Terms::UNPROTECTED != 0 {
         return true;
     }
-    if endpoint.policy & Policy::ROUTED != 0 && headers.transport == Transport::EchoRequest {
+    if endpoint.terms & Terms::ROUTED != 0 && headers.transport == Transport::EchoRequest {
         return true;
     }
     let is_trusted = || {
-        endpoint.policy & Policy::TRUSTED != 0
+        endpoint.terms & Terms::TRUSTED != 0
             && tables.admitted(&AdmittedKey::trusted(ifindex, endpoint.network)).is_some()
     };
-    (endpoint.policy & (Policy::ROUTED | Policy::DIRECT) != 0 || is_trusted())
+    (endpoint.terms & (Terms::ROUTED | Terms::DIRECT) != 0 || is_trusted())
         && published_on(tables, headers, headers.key.destination).is_some()
 }

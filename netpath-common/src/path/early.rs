@@ -3,7 +3,7 @@
 
 use super::is_loopback;
 use crate::{
-    abi::Policy,
+    abi::Terms,
     drop::DropReason,
     packet::Packet,
     parse::{Headers, NetworkLayer, parse},
@@ -26,7 +26,7 @@ pub fn early<T: Tables>(packet: &impl Packet, tables: &T, headers: &mut Headers)
     }
     match tables.endpoint(headers.key.destination) {
         // With a flow, or by what its network says, it may be let in after all; that is tc's to decide.
-        Some(endpoint) if endpoint.policy & Policy::UNTRANSLATED == 0 => Err(DropReason::DirectToContainer),
+        Some(endpoint) if endpoint.terms & Terms::UNTRANSLATED == 0 => Err(DropReason::DirectToContainer),
         _ => Ok(NetworkLayer::Ipv4),
     }
 }

@@ -9,7 +9,7 @@ use super::{
     too_big, with_flow,
 };
 use crate::{
-    abi::{Address, Endpoint, FlowKind, Mode, PathCount, Policy, Published, Uplink},
+    abi::{Address, Endpoint, FlowKind, Mode, PathCount, Terms, Published, Uplink},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
@@ -59,7 +59,7 @@ fn unknown<T: Tables>(
     if fate.is_decided() {
         return fate;
     }
-    if sender.policy() & Policy::INTERNAL != 0 {
+    if sender.terms() & Terms::INTERNAL != 0 {
         return internal(tables, headers);
     }
     if headers.transport == Transport::Unknown && sender.is_own() {
@@ -77,7 +77,7 @@ fn unknown<T: Tables>(
     if tables.is_host_address(headers.key.destination) {
         return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }
-    if sender.policy() & Policy::NO_MASQUERADE != 0 {
+    if sender.terms() & Terms::NO_MASQUERADE != 0 {
         if tables.config().mode() == Mode::Takeover {
             // Docker's rules let pass what it begins, and only the answers back in.
             return Fate::forwarded(Verdict::kernel(PathCount::ToKernel));
@@ -112,10 +112,10 @@ fn neighbour<T: Tables>(
     if let Some(destination) = tables.endpoint(headers.key.destination) {
         return local(packet, tables, headers, &destination, flow, arrival, sender);
     }
-    if is_group && sender.policy() & Policy::ICC_OFF != 0 {
+    if is_group && sender.terms() & Terms::ICC_OFF != 0 {
         return sender.icc_off(mode).map(Some);
     }
-    if is_group || sender.is_router() && sender.policy() & Policy::INTERNAL == 0 {
+    if is_group || sender.is_router() && sender.terms() & Terms::INTERNAL == 0 {
         return kernel;
     }
     Ok(None)
@@ -134,7 +134,7 @@ fn local<T: Tables>(
 ) -> Result<Option<Verdict>, DropReason> {
     if sender.network() != destination.network {
         let mode = tables.config().mode();
-        if sender.policy() & Policy::INTERNAL == 0
+        if sender.terms() & Terms::INTERNAL == 0
             && direct(tables, headers, destination, arrival.ifindex) == Direct::Open
         {
             flow.kind = FlowKind::Routed as u8;
@@ -142,7 +142,7 @@ fn local<T: Tables>(
         }
         return leave(mode, PathCount::ToKernel, DropReason::OtherNetwork).map(Some);
     }
-    if sender.policy() & Policy::ICC_OFF != 0 && destination.ifindex != arrival.ifindex {
+    if sender.terms() & Terms::ICC_OFF != 0 && destination.ifindex != arrival.ifindex {
         return sender.icc_off(tables.config().mode()).map(Some);
     }
     if !is_addressed_to(packet, destination)? || destination.ifindex == arrival.ifindex || !sender.is_own() {
@@ -246,10 +246,10 @@ fn describe_hairpin<T: Tables>(
         return Hairpin::NoTarget;
     };
     if target.network != source.network {
-        if source.policy & Policy::KEEPS_TO_ITSELF != 0 {
+        if source.terms & Terms::KEEPS_TO_ITSELF != 0 {
             return Hairpin::OtherNetwork;
         }
-    } else if source.policy & Policy::ICC_OFF != 0 && tables.config().mode() == Mode::Takeover {
+    } else if source.terms & Terms::ICC_OFF != 0 && tables.config().mode() == Mode::Takeover {
         return Hairpin::Kernel;
     }
     new.translated.destination = published.address;

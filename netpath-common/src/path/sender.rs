@@ -1,7 +1,7 @@
 //! Who sent what came out of a container's veth: by whose address, and what that container's network allows.
 
 use crate::{
-    abi::{Admitted, AdmittedKey, Mode, PathCount, Policy},
+    abi::{Admitted, AdmittedKey, Mode, PathCount, Terms},
     drop::DropReason,
     forward::Verdict,
     parse::Headers,
@@ -32,7 +32,7 @@ impl Sender {
 
     /// What that network allows.
     #[inline(always)]
-    pub(super) const fn policy(self) -> u16 {
+    pub(super) const fn terms(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
@@ -68,14 +68,14 @@ impl Sender {
     #[inline(always)]
     pub(super) const fn icc_off(self, mode: Mode) -> Result<Verdict, DropReason> {
         match mode {
-            Mode::Takeover if self.policy() & Policy::ICC_UNGUARDED == 0 => Ok(Verdict::kernel(PathCount::ToKernel)),
+            Mode::Takeover if self.terms() & Terms::ICC_UNGUARDED == 0 => Ok(Verdict::kernel(PathCount::ToKernel)),
             _ => Err(DropReason::IccOff),
         }
     }
 
     #[inline(always)]
-    const fn new(standing: u64, network: u16, policy: u16) -> Self {
-        Self(standing | (policy as u64) << 16 | (network as u64) << 32)
+    const fn new(standing: u64, network: u16, terms: u16) -> Self {
+        Self(standing | (terms as u64) << 16 | (network as u64) << 32)
     }
 }
 
@@ -92,7 +92,7 @@ fn find<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> u64 {
     if let Some(own) = &owner
         && own.ifindex == arrival.ifindex
     {
-        return Sender::new(Sender::OWN, own.network, own.policy).0;
+        return Sender::new(Sender::OWN, own.network, own.terms).0;
     }
     let Some(veth) = tables.admitted(&AdmittedKey::veth(arrival.ifindex)) else { return Sender::UNKNOWN };
     let standing = if owner.is_some() {
@@ -105,5 +105,5 @@ fn find<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> u64 {
     } else {
         Sender::FOREIGN
     };
-    Sender::new(standing, veth.network, veth.policy).0
+    Sender::new(standing, veth.network, veth.terms).0
 }

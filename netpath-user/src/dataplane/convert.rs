@@ -36,7 +36,7 @@ pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {
         network: endpoint.network,
         gateway: endpoint.gateway.into(),
         masquerade: endpoint.masquerade.into(),
-        policy: endpoint.policy,
+        terms: endpoint.terms,
         full_cone: endpoint.full_cone != 0,
         mtu: hop.mtu,
         takes_frames: hop.takes_frames != 0,
@@ -74,7 +74,7 @@ pub(super) fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
         mac: endpoint.mac,
         gateway: endpoint.gateway.octets(),
         masquerade: endpoint.masquerade.octets(),
-        policy: endpoint.policy,
+        terms: endpoint.terms,
         full_cone: u8::from(endpoint.full_cone),
         reserved: 0,
     }
@@ -94,7 +94,7 @@ pub(super) const fn admitted_entry(entrance: Entrance, admission: &Admission) ->
         Entrance::Veth(_) | Entrance::Address(..) => Admitted::SENDS,
         Entrance::Trusted(..) => Admitted::TRUSTED,
     };
-    Admitted { admits, network: admission.network, policy: admission.policy }
+    Admitted { admits, network: admission.network, terms: admission.terms }
 }
 
 pub(super) fn read_admitted(key: &AdmittedKey, value: &Admitted) -> (Entrance, Admission) {
@@ -107,7 +107,7 @@ pub(super) fn read_admitted(key: &AdmittedKey, value: &Admitted) -> (Entrance, A
         Entrance::Address(key.ifindex, key.subject.into())
     };
     let any_source = value.admits & Admitted::ANY_SOURCE != 0;
-    (entrance, Admission { network: value.network, policy: value.policy, any_source })
+    (entrance, Admission { network: value.network, terms: value.terms, any_source })
 }
 
 /// The hop of an uplink; its generation is chosen where it is written.
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_let_in_survives_the_map() {
-        let veth = Admission { network: 7, policy: 0x1ff, any_source: true };
+        let veth = Admission { network: 7, terms: 0x1ff, any_source: true };
         for (entrance, admission) in [
             (Entrance::Veth(12), veth),
             (Entrance::Veth(12), Admission { any_source: false, ..veth }),

@@ -8,7 +8,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use netpath_common::abi::{Mode, Policy};
+use netpath_common::abi::{Mode, Terms};
 
 use super::{
     docker::{Container, DockerModel, GatewayMode, Interface, Network},
@@ -16,7 +16,7 @@ use super::{
     model::{
         Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State,
     },
-    network::policy,
+    network::terms,
     numbers::{self, Numbers},
     uplinks::{self, UplinkChoice},
 };
@@ -196,7 +196,7 @@ fn add_endpoints(
                     // An old dockerd gives the bridge an address all the same.
                     endpoint.gateway = Ipv4Addr::UNSPECIFIED;
                 }
-                endpoint.policy = policy(network, &docker.engine, wanted.state.mode, host, wishes);
+                endpoint.terms = terms(network, &docker.engine, wanted.state.mode, host, wishes);
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {
@@ -231,7 +231,7 @@ fn endpoint(
         network,
         gateway,
         masquerade,
-        policy: 0,
+        terms: 0,
         full_cone: false,
         mtu,
         takes_frames: peer.takes_frames,
@@ -281,24 +281,24 @@ fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Containe
     let gateway = docker.gateway_interface(container).map(|(_, interface)| interface.address);
     for interface in &container.interfaces {
         let Some(endpoint) = wanted.state.endpoints.get(&interface.address) else { continue };
-        let (policy, is_gateway) = (endpoint.policy, gateway == Some(interface.address));
-        if policy & Policy::INTERNAL != 0 {
+        let (terms, is_gateway) = (endpoint.terms, gateway == Some(interface.address));
+        if terms & Terms::INTERNAL != 0 {
             continue;
         }
         let is_alone = wanted.state.mode == Mode::Sole;
-        if is_alone && (policy & Policy::ROUTED != 0 || is_gateway && policy & (Policy::DIRECT | Policy::TRUSTED) != 0)
+        if is_alone && (terms & Terms::ROUTED != 0 || is_gateway && terms & (Terms::DIRECT | Terms::TRUSTED) != 0)
         {
             add_open(&mut wanted.state, container, interface.address);
         }
-        if is_gateway && !is_routed(policy) {
+        if is_gateway && !is_routed(terms) {
             add_translated(wanted, container, interface.address);
         }
     }
 }
 
 /// Whether dockerd translates nothing for a network; in takeover one that doesn't know the mode still does.
-const fn is_routed(policy: u16) -> bool {
-    policy & Policy::ROUTED != 0
+const fn is_routed(terms: u16) -> bool {
+    terms & Terms::ROUTED != 0
 }
 
 /// Ports on the container's own address.
@@ -334,12 +334,12 @@ fn add_senders(wanted: &mut Wanted, docker: &DockerModel, wishes: &Wishes, conta
         let interfaces = container.interfaces.iter();
         interfaces.filter_map(|interface| Some((interface, endpoints.get(&interface.address)?)))
     };
-    let may_mix = |endpoint: &Endpoint| endpoint.policy & (Policy::INTERNAL | Policy::NO_MASQUERADE) == 0;
+    let may_mix = |endpoint: &Endpoint| endpoint.terms & (Terms::INTERNAL | Terms::NO_MASQUERADE) == 0;
     let mut admitted = BTreeMap::new();
     for (interface, endpoint) in known() {
         let name = docker.networks.get(&interface.network).map(|network| &network.name);
         let any_source = name.into_iter().chain([&interface.network]).any(|name| wishes.foreign_sources.contains(name));
-        let admission = Admission { network: endpoint.network, policy: endpoint.policy, any_source };
+        let admission = Admission { network: endpoint.network, terms: endpoint.terms, any_source };
         admitted.insert(Entrance::Veth(endpoint.ifindex), admission);
         let others =
             known().filter(|(other, at)| other.address != interface.address && may_mix(at) && may_mix(endpoint));

@@ -62,7 +62,7 @@ fn a_stock_host_with_one_container() {
         network: 3,
         gateway: GATEWAY,
         masquerade: Ipv4Addr::UNSPECIFIED,
-        policy: 0,
+        terms: 0,
         full_cone: false,
         mtu: 1500,
         takes_frames: false,

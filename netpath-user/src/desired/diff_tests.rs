@@ -24,7 +24,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         network,
         gateway: Ipv4Addr::new(172, 17, 0, 1),
         masquerade: Ipv4Addr::UNSPECIFIED,
-        policy: 0,
+        terms: 0,
         full_cone: false,
         mtu: 1500,
         takes_frames: false,
@@ -54,7 +54,7 @@ fn entrance() -> impl Strategy<Value = Entrance> {
 }
 
 fn admission() -> impl Strategy<Value = Admission> {
-    (0_u16..2, any::<bool>()).prop_map(|(policy, any_source)| Admission { network: 1, policy, any_source })
+    (0_u16..2, any::<bool>()).prop_map(|(terms, any_source)| Admission { network: 1, terms, any_source })
 }
 
 fn attachment() -> impl Strategy<Value = Attachment> {

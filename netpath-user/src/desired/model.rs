@@ -57,8 +57,8 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     /// The address that its flows to the world leave with; 0.0.0.0: the route decides.
     pub masquerade: Ipv4Addr,
-    /// What its network allows: bits of [`netpath_common::abi::Policy`].
-    pub policy: u16,
+    /// What its network allows: bits of [`netpath_common::abi::Terms`].
+    pub terms: u16,
     /// Whether its UDP ports are cones.
     pub full_cone: bool,
     /// The largest IPv4 packet that the veth takes.
@@ -84,7 +84,7 @@ pub struct Admission {
     /// Of a veth: its network's number.
     pub network: u16,
     /// Of a veth: what its network allows.
-    pub policy: u16,
+    pub terms: u16,
     /// Of a veth: whether its container may send with any address that nobody has.
     pub any_source: bool,
 }

@@ -1,9 +1,9 @@
-//! What a network's options mean: the bits of [`Policy`] that its containers get.
+//! What a network's options mean: the bits of [`Terms`] that its containers get.
 //!
 //! In sole mode netpath takes every option at its word, whatever dockerd knows of it. In takeover it must come to what
 //! dockerd's rules come to, so an option that this dockerd doesn't know has no effect.
 
-use netpath_common::abi::{Mode, Policy};
+use netpath_common::abi::{Mode, Terms};
 
 use super::{
     build::Wishes,
@@ -11,25 +11,25 @@ use super::{
     host::HostModel,
 };
 
-/// What a network allows: bits of [`Policy`].
+/// What a network allows: bits of [`Terms`].
 #[must_use]
-pub fn policy(network: &Network, engine: &Engine, mode: Mode, host: &HostModel, wishes: &Wishes) -> u16 {
+pub fn terms(network: &Network, engine: &Engine, mode: Mode, host: &HostModel, wishes: &Wishes) -> u16 {
     let set = |condition: bool, bits: u16| if condition { bits } else { 0 };
     let honours_modes = mode == Mode::Sole || engine.knows_gateway_modes;
     let gateway_mode = if honours_modes { network.gateway_mode } else { GatewayMode::Nat };
-    let alone = set(!network.icc, Policy::ICC_OFF)
-        | set(!network.icc && !host.bridge_asks_rules, Policy::ICC_UNGUARDED)
-        | set(!wishes.reach_published_of_others, Policy::KEEPS_TO_ITSELF);
+    let alone = set(!network.icc, Terms::ICC_OFF)
+        | set(!network.icc && !host.bridge_asks_rules, Terms::ICC_UNGUARDED)
+        | set(!wishes.reach_published_of_others, Terms::KEEPS_TO_ITSELF);
     if network.internal || gateway_mode == GatewayMode::Isolated {
-        return alone | Policy::INTERNAL;
+        return alone | Terms::INTERNAL;
     }
     let is_routed = gateway_mode == GatewayMode::Routed;
     alone
-        | set(is_routed || !masquerades(network, engine, mode), Policy::NO_MASQUERADE)
-        | set(is_routed, Policy::ROUTED)
-        | set(gateway_mode == GatewayMode::NatUnprotected, Policy::UNPROTECTED)
-        | set(engine.allows_direct_routing, Policy::DIRECT)
-        | set(!network.trusted.is_empty(), Policy::TRUSTED)
+        | set(is_routed || !masquerades(network, engine, mode), Terms::NO_MASQUERADE)
+        | set(is_routed, Terms::ROUTED)
+        | set(gateway_mode == GatewayMode::NatUnprotected, Terms::UNPROTECTED)
+        | set(engine.allows_direct_routing, Terms::DIRECT)
+        | set(!network.trusted.is_empty(), Terms::TRUSTED)
 }
 
 /// Without iptables dockerd says of the default network that it doesn't masquerade, whatever was asked of it.
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::desired::{build::Xdp, uplinks::UplinkChoice};
 
-    const ICC_OFF_UNGUARDED: u16 = Policy::ICC_OFF | Policy::ICC_UNGUARDED;
+    const ICC_OFF_UNGUARDED: u16 = Terms::ICC_OFF | Terms::ICC_UNGUARDED;
 
     fn wishes() -> Wishes {
         Wishes { uplinks: UplinkChoice::DefaultRoutes, xdp: Xdp::Off, ..Wishes::default() }
@@ -50,7 +50,7 @@ mod tests {
 
     fn of(network: &Network, engine: &Engine, mode: Mode) -> u16 {
         let host = HostModel { bridge_asks_rules: true, ..HostModel::default() };
-        policy(network, engine, mode, &host, &wishes())
+        terms(network, engine, mode, &host, &wishes())
     }
 
     #[test]
@@ -58,13 +58,13 @@ mod tests {
         type Row = (&'static str, fn(&mut Network), u16);
         let rows: [Row; 10] = [
             ("none", |_| (), 0),
-            ("icc", |network| network.icc = false, Policy::ICC_OFF),
-            ("internal", |network| network.internal = true, Policy::INTERNAL),
-            ("masquerading off", |network| network.masquerades = false, Policy::NO_MASQUERADE),
-            ("routed", |network| network.gateway_mode = GatewayMode::Routed, Policy::NO_MASQUERADE | Policy::ROUTED),
-            ("unprotected", |network| network.gateway_mode = GatewayMode::NatUnprotected, Policy::UNPROTECTED),
-            ("isolated", |network| network.gateway_mode = GatewayMode::Isolated, Policy::INTERNAL),
-            ("trusted", |network| network.trusted = vec!["eth0".to_owned()], Policy::TRUSTED),
+            ("icc", |network| network.icc = false, Terms::ICC_OFF),
+            ("internal", |network| network.internal = true, Terms::INTERNAL),
+            ("masquerading off", |network| network.masquerades = false, Terms::NO_MASQUERADE),
+            ("routed", |network| network.gateway_mode = GatewayMode::Routed, Terms::NO_MASQUERADE | Terms::ROUTED),
+            ("unprotected", |network| network.gateway_mode = GatewayMode::NatUnprotected, Terms::UNPROTECTED),
+            ("isolated", |network| network.gateway_mode = GatewayMode::Isolated, Terms::INTERNAL),
+            ("trusted", |network| network.trusted = vec!["eth0".to_owned()], Terms::TRUSTED),
             (
                 "internal beats what opens",
                 |network| {
@@ -72,7 +72,7 @@ mod tests {
                     network.masquerades = false;
                     network.gateway_mode = GatewayMode::Routed;
                 },
-                Policy::INTERNAL,
+                Terms::INTERNAL,
             ),
             (
                 "the default network without iptables",
@@ -91,9 +91,9 @@ mod tests {
     fn in_takeover_a_mode_that_dockerd_does_not_know_has_no_effect() {
         let known = Engine { knows_gateway_modes: true, ..Engine::default() };
         for (gateway_mode, expected) in [
-            (GatewayMode::Routed, Policy::NO_MASQUERADE | Policy::ROUTED),
-            (GatewayMode::NatUnprotected, Policy::UNPROTECTED),
-            (GatewayMode::Isolated, Policy::INTERNAL),
+            (GatewayMode::Routed, Terms::NO_MASQUERADE | Terms::ROUTED),
+            (GatewayMode::NatUnprotected, Terms::UNPROTECTED),
+            (GatewayMode::Isolated, Terms::INTERNAL),
         ] {
             let network = Network { gateway_mode, ..Network::default() };
             assert_eq!(of(&network, &Engine::default(), Mode::Takeover), 0, "{gateway_mode:?}");
@@ -105,8 +105,8 @@ mod tests {
     fn the_default_network_masquerades_as_dockerd_was_told() {
         let network = Network { is_default: true, masquerades: false, ..Network::default() };
         let told = Engine { masquerades_default: false, ..Engine::default() };
-        assert_eq!(of(&network, &told, Mode::Sole), Policy::NO_MASQUERADE);
-        assert_eq!(of(&network, &Engine::default(), Mode::Takeover), Policy::NO_MASQUERADE);
+        assert_eq!(of(&network, &told, Mode::Sole), Terms::NO_MASQUERADE);
+        assert_eq!(of(&network, &Engine::default(), Mode::Takeover), Terms::NO_MASQUERADE);
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
         let network = Network { icc: false, ..Network::default() };
         let engine = Engine { allows_direct_routing: true, ..Engine::default() };
         let wishes = Wishes { reach_published_of_others: false, ..wishes() };
-        let bits = policy(&network, &engine, Mode::Takeover, &HostModel::default(), &wishes);
-        assert_eq!(bits, ICC_OFF_UNGUARDED | Policy::KEEPS_TO_ITSELF | Policy::DIRECT);
+        let bits = terms(&network, &engine, Mode::Takeover, &HostModel::default(), &wishes);
+        assert_eq!(bits, ICC_OFF_UNGUARDED | Terms::KEEPS_TO_ITSELF | Terms::DIRECT);
     }
 }

@@ -183,7 +183,7 @@ impl Host {
             network: 1,
             gateway: GATEWAY,
             masquerade: Ipv4Addr::UNSPECIFIED,
-            policy: 0,
+            terms: 0,
             full_cone: false,
             mtu: 1500,
             takes_frames: false,

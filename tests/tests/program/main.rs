@@ -94,7 +94,7 @@ fn a_range_that_is_used_up_is_counted_and_not_shared() {
                 network: 1,
                 gateway: GATEWAY,
                 masquerade: std::net::Ipv4Addr::UNSPECIFIED,
-                policy: 0,
+                terms: 0,
                 full_cone: false,
                 mtu: 1500,
                 takes_frames: false,

@@ -59,7 +59,7 @@ fn two_cpus_that_race_for_the_ports_of_one_destination_get_no_port_twice() {
                 network: 1,
                 gateway: GATEWAY,
                 masquerade: Ipv4Addr::UNSPECIFIED,
-                policy: 0,
+                terms: 0,
                 full_cone: false,
                 mtu: 1500,
                 takes_frames: false,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    abi::{Admitted, AdmittedKey, Endpoint, Policy},
+    abi::{Admitted, AdmittedKey, Endpoint, Terms},
     path::from_host::from_host,
 };
 
@@ -12,12 +12,12 @@ const OTHER_IFINDEX: u32 = 22;
 const OTHER_GATEWAY: Address = [172, 18, 0, 1];
 
 /// The model's two containers on network 1, and one on network 2.
-fn host(mode: Mode, policy: u16) -> Model {
+fn host(mode: Mode, terms: u16) -> Model {
     let mut model = Model::host(mode);
     model.add_endpoint(OTHER, OTHER_IFINDEX);
     model.host_addresses.insert(OTHER_GATEWAY);
     for address in [WEB, CLIENT] {
-        model.set_network(address, 1, policy);
+        model.set_network(address, 1, terms);
     }
     model.set_network(OTHER, 2, 0);
     let other = model.endpoints.get_mut(&OTHER).unwrap();
@@ -63,7 +63,7 @@ fn without_icc_neighbours_are_closed_and_published_ports_stay_open() {
         frame[..6].fill(0xff);
         frame
     };
-    let mut model = host(Mode::Sole, Policy::ICC_OFF);
+    let mut model = host(Mode::Sole, Terms::ICC_OFF);
     for mut frame in [frame(), broadcast()] {
         assert_dropped(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame), DropReason::IccOff);
     }
@@ -71,12 +71,12 @@ fn without_icc_neighbours_are_closed_and_published_ports_stay_open() {
     assert_eq!(sends(&mut model, CLIENT_IFINDEX, hairpin).path(), Some(PathCount::Hairpin));
     assert_eq!(sends(&mut model, CLIENT_IFINDEX, from_to(CLIENT, FAR, 53)).path(), Some(PathCount::MasqueradeOut));
 
-    let mut model = host(Mode::Takeover, Policy::ICC_OFF);
+    let mut model = host(Mode::Takeover, Terms::ICC_OFF);
     for mut frame in [frame(), broadcast()] {
         assert_kernel(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame));
     }
     assert_kernel(sends(&mut model, CLIENT_IFINDEX, hairpin));
-    let mut model = host(Mode::Takeover, Policy::ICC_OFF | Policy::ICC_UNGUARDED);
+    let mut model = host(Mode::Takeover, Terms::ICC_OFF | Terms::ICC_UNGUARDED);
     for mut frame in [frame(), broadcast()] {
         assert_dropped(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame), DropReason::IccOff);
     }
@@ -90,7 +90,7 @@ fn multicast_on_a_network_without_icc_reaches_nobody_and_otherwise_the_bridge() 
         frame[..6].copy_from_slice(&[1, 0, 0x5e, 0, 0, 0xfb]);
         frame
     };
-    let mut model = host(Mode::Sole, Policy::ICC_OFF);
+    let mut model = host(Mode::Sole, Terms::ICC_OFF);
     assert_dropped(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame()), DropReason::IccOff);
     let mut model = host(Mode::Sole, 0);
     assert_kernel(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame()));
@@ -105,8 +105,8 @@ fn an_internal_network_reaches_its_neighbours_and_its_gateway_and_nothing_else()
         from_to(CLIENT, Model::GATEWAY, 8080),
         from_to(CLIENT, OTHER_GATEWAY, 53),
     ];
-    let mut alone = host(Mode::Sole, Policy::INTERNAL);
-    let mut beside = host(Mode::Takeover, Policy::INTERNAL);
+    let mut alone = host(Mode::Sole, Terms::INTERNAL);
+    let mut beside = host(Mode::Takeover, Terms::INTERNAL);
     for summary in outside {
         assert_dropped(sends(&mut alone, CLIENT_IFINDEX, summary), DropReason::InternalNetwork);
         assert_kernel(sends(&mut beside, CLIENT_IFINDEX, summary));
@@ -124,7 +124,7 @@ fn an_internal_network_reaches_its_neighbours_and_its_gateway_and_nothing_else()
 
 #[test]
 fn an_isolated_network_has_no_gateway_to_reach() {
-    let mut model = host(Mode::Sole, Policy::INTERNAL);
+    let mut model = host(Mode::Sole, Terms::INTERNAL);
     model.endpoints.get_mut(&CLIENT).unwrap().gateway = [0; 4];
     for destination in [Model::GATEWAY, [0; 4]] {
         assert_dropped(
@@ -148,7 +148,7 @@ fn other_networks_are_reached_by_published_ports_only_and_not_even_by_those_wher
         assert_eq!(sends(&mut model, OTHER_IFINDEX, published).path(), Some(PathCount::Hairpin));
 
         let mut model = host(mode, 0);
-        model.set_network(OTHER, 2, Policy::KEEPS_TO_ITSELF);
+        model.set_network(OTHER, 2, Terms::KEEPS_TO_ITSELF);
         assert_dropped(sends(&mut model, OTHER_IFINDEX, published), DropReason::OtherNetwork);
         let of_own = from_to(CLIENT, Model::HOST, 8080);
         assert_eq!(sends(&mut model, CLIENT_IFINDEX, of_own).path(), Some(PathCount::Hairpin));
@@ -158,7 +158,7 @@ fn other_networks_are_reached_by_published_ports_only_and_not_even_by_those_wher
 #[test]
 fn without_masquerading_a_flow_keeps_its_addresses_and_only_its_answers_come_in() {
     for kind in [Kind::Udp, Kind::Tcp(tcp::SYN), Kind::Ping] {
-        let mut model = host(Mode::Sole, Policy::NO_MASQUERADE);
+        let mut model = host(Mode::Sole, Terms::NO_MASQUERADE);
         let sent = from_to(CLIENT, FAR, if kind == Kind::Ping { 0 } else { 53 });
         let mut frame = build(sent, kind, b"hello");
         let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame);
@@ -173,7 +173,7 @@ fn without_masquerading_a_flow_keeps_its_addresses_and_only_its_answers_come_in(
         let other = Summary { destination_port: 5001, ..reversed(sent) };
         assert_dropped(arrives(&mut model, other, Kind::Udp), DropReason::DirectToContainer);
 
-        let mut model = host(Mode::Takeover, Policy::NO_MASQUERADE);
+        let mut model = host(Mode::Takeover, Terms::NO_MASQUERADE);
         assert_kernel(outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(sent, kind, b"hello")));
         assert_kernel(arrives(&mut model, reversed(sent), answer));
     }
@@ -181,9 +181,9 @@ fn without_masquerading_a_flow_keeps_its_addresses_and_only_its_answers_come_in(
 
 #[test]
 fn an_untranslated_flow_takes_no_other_port() {
-    let mut model = host(Mode::Sole, Policy::NO_MASQUERADE);
+    let mut model = host(Mode::Sole, Terms::NO_MASQUERADE);
     // Somebody of the world talks from the very port that the container asks: one flow, opened by the one who was first.
-    model.set_network(WEB, 1, Policy::NO_MASQUERADE | Policy::UNPROTECTED);
+    model.set_network(WEB, 1, Terms::NO_MASQUERADE | Terms::UNPROTECTED);
     let asked = from_to(FAR, WEB, 80);
     assert_eq!(arrives(&mut model, asked, Kind::Udp).path(), Some(PathCount::Routed));
     let mut frame = build(reversed(asked), Kind::Udp, b"");
@@ -209,37 +209,37 @@ fn a_containers_own_address_is_open_as_far_as_its_network_says() {
     type Row = (&'static str, u16, [bool; 3]);
     let rows: [Row; 7] = [
         ("nat", 0, [false, false, false]),
-        ("routed", Policy::ROUTED | Policy::NO_MASQUERADE, [true, false, true]),
-        ("unprotected", Policy::UNPROTECTED, [true, true, true]),
-        ("direct routing", Policy::DIRECT, [true, false, false]),
-        ("an interface that isn't trusted", Policy::TRUSTED, [false, false, false]),
-        ("no masquerading", Policy::NO_MASQUERADE, [false, false, false]),
-        ("internal", Policy::INTERNAL, [false, false, false]),
+        ("routed", Terms::ROUTED | Terms::NO_MASQUERADE, [true, false, true]),
+        ("unprotected", Terms::UNPROTECTED, [true, true, true]),
+        ("direct routing", Terms::DIRECT, [true, false, false]),
+        ("an interface that isn't trusted", Terms::TRUSTED, [false, false, false]),
+        ("no masquerading", Terms::NO_MASQUERADE, [false, false, false]),
+        ("internal", Terms::INTERNAL, [false, false, false]),
     ];
-    for (description, policy, expected) in rows {
+    for (description, terms, expected) in rows {
         for (what, is_open) in [(from_to(FAR, WEB, 80), expected[0]), (from_to(FAR, WEB, 81), expected[1])] {
             for kind in [Kind::Udp, Kind::Tcp(tcp::SYN)] {
-                let mut model = host(Mode::Sole, policy);
+                let mut model = host(Mode::Sole, terms);
                 publish_on(&mut model, WEB, 80);
                 let fate = arrives(&mut model, what, kind);
                 let forward = is_open.then_some(Forward::IntoContainer { ifindex: WEB_IFINDEX });
                 assert_eq!(fate.forward(), forward, "{description}: {what:?}");
             }
         }
-        let mut model = host(Mode::Sole, policy);
+        let mut model = host(Mode::Sole, terms);
         let fate = arrives(&mut model, from_to(FAR, WEB, 0), Kind::Ping);
         assert_eq!(fate.forward().is_some(), expected[2], "{description}: ping");
         let mut frame = build(from_to(FAR, WEB, 81), Kind::Udp, b"");
         let early = early(&frame.as_mut_slice(), &model, &mut Headers::EMPTY.clone());
-        assert_eq!(early.is_ok(), policy & Policy::UNTRANSLATED != 0, "{description}: before tc");
+        assert_eq!(early.is_ok(), terms & Terms::UNTRANSLATED != 0, "{description}: before tc");
     }
 }
 
 #[test]
 fn a_trusted_uplink_brings_what_is_published_on_containers_addresses() {
-    let mut model = host(Mode::Sole, Policy::TRUSTED);
+    let mut model = host(Mode::Sole, Terms::TRUSTED);
     publish_on(&mut model, WEB, 80);
-    let trusted = Admitted { admits: Admitted::TRUSTED, network: 0, policy: 0 };
+    let trusted = Admitted { admits: Admitted::TRUSTED, network: 0, terms: 0 };
     model.admitted.insert(AdmittedKey::trusted(Model::UPLINK, 2), trusted);
     assert_dropped(arrives(&mut model, from_to(FAR, WEB, 80), Kind::Udp), DropReason::DirectToContainer);
     model.admitted.insert(AdmittedKey::trusted(Model::UPLINK, 1), trusted);
@@ -249,7 +249,7 @@ fn a_trusted_uplink_brings_what_is_published_on_containers_addresses() {
 
 #[test]
 fn what_a_network_opens_is_open_to_other_networks_too() {
-    let mut model = host(Mode::Sole, Policy::ROUTED | Policy::NO_MASQUERADE);
+    let mut model = host(Mode::Sole, Terms::ROUTED | Terms::NO_MASQUERADE);
     publish_on(&mut model, WEB, 80);
     let asked = from_to(OTHER, WEB, 80);
     let mut frame = build(asked, Kind::Udp, b"");
@@ -259,7 +259,7 @@ fn what_a_network_opens_is_open_to_other_networks_too() {
     let fate = sends(&mut model, WEB_IFINDEX, reversed(asked));
     assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: OTHER_IFINDEX }));
     assert_dropped(sends(&mut model, OTHER_IFINDEX, from_to(OTHER, WEB, 81)), DropReason::OtherNetwork);
-    model.set_network(OTHER, 2, Policy::INTERNAL);
+    model.set_network(OTHER, 2, Terms::INTERNAL);
     let again = Summary { source_port: 5001, ..asked };
     assert_dropped(sends(&mut model, OTHER_IFINDEX, again), DropReason::OtherNetwork);
 }
@@ -294,7 +294,7 @@ fn a_container_sends_with_its_own_address_only() {
 
 #[test]
 fn a_routers_clients_are_bound_by_its_network_too() {
-    let mut model = host(Mode::Sole, Policy::INTERNAL);
+    let mut model = host(Mode::Sole, Terms::INTERNAL);
     let stranger = [10, 8, 0, 5];
     model.admitted.get_mut(&AdmittedKey::veth(WEB_IFINDEX)).unwrap().admits |= Admitted::ANY_SOURCE;
     assert_dropped(sends(&mut model, WEB_IFINDEX, from_to(stranger, FAR, 53)), DropReason::InternalNetwork);
@@ -318,7 +318,7 @@ fn a_container_may_send_with_its_address_on_another_network() {
     for mode in [Mode::Sole, Mode::Takeover] {
         let mut model = host(mode, 0);
         // The container behind WEB's veth is also the one with the address OTHER.
-        let sibling = Admitted { admits: Admitted::SENDS, network: 0, policy: 0 };
+        let sibling = Admitted { admits: Admitted::SENDS, network: 0, terms: 0 };
         model.admitted.insert(AdmittedKey { ifindex: WEB_IFINDEX, subject: OTHER }, sibling);
         let sent = from_to(OTHER, FAR, 53);
         let mut frame = build(sent, Kind::Udp, b"");
