@@ -47,6 +47,8 @@ counted! {
     FragmentOverlap = 17, "fragment_overlap";
     /// A frame from the wire bore an address of 127.0.0.0/8, which must not appear outside a host (RFC 1122, section 3.2.1.3).
     LoopbackFromWire = 18, "loopback_from_wire";
+    /// The operator's policy denies the client the published port.
+    PolicyDenied = 19, "policy_denied";
 }
 
 impl DropReason {

@@ -65,6 +65,8 @@ counted! {
     ConeOut = 22, "cone_out";
     /// Cones, and claims of ports, that the collector removed.
     ConesCollected = 23, "cones_collected";
+    /// Packets that the policy would have denied, were it not a dry run.
+    PolicyWouldDeny = 24, "policy_would_deny";
 }
 
 impl PathCount {

@@ -6,13 +6,14 @@ use super::{
     too_big, with_flow,
 };
 use crate::{
-    abi::{Address, Endpoint, FlowKind, PathCount, Published, Uplink},
+    abi::{Address, Endpoint, FlowKind, Origin, PathCount, Published, Uplink},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
     nat::{answer::prohibited, cone},
     packet::Packet,
     parse::{Headers, Transport},
+    policy,
     tables::{Arrival, Route, RouteQuery, Tables},
     wire::ethernet,
 };
@@ -160,6 +161,7 @@ fn try_hairpin<T: Tables>(
     flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
+    policy::permit(tables, headers, published.address, Origin::Container)?;
     let mode = tables.config().mode();
     if headers.ttl <= 1 {
         return leave(mode, PathCount::KernelAnswers, DropReason::TtlExpired).map(Some);

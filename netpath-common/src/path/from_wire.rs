@@ -6,13 +6,14 @@ use super::{
     with_flow,
 };
 use crate::{
-    abi::{FlowKind, PathCount, Published},
+    abi::{FlowKind, Origin, PathCount, Published},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Verdict},
     nat::cone,
     packet::Packet,
     parse::{Headers, Transport},
+    policy,
     tables::{Arrival, Tables},
 };
 
@@ -73,6 +74,7 @@ fn try_unknown<T: Tables>(
     if kind == 0 {
         return kernel;
     }
+    policy::permit(tables, headers, target.address, Origin::Wire)?;
     *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
     describe_published(tables, headers, &target, arrival, flow)
 }

@@ -7,7 +7,7 @@ use aya::{
 };
 use netpath_common::abi::{
     Address, Asked, AskedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Handover, Hop, Ipv6Address, Port, Published, PublishedKey, Traffic, Uplink,
+    Handover, Hop, Ipv6Address, Policy, Port, Published, PublishedKey, Traffic, Uplink,
     names::{map, variable},
 };
 
@@ -36,7 +36,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 19] = [
+const SHAPES: [Shape; 22] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
@@ -57,6 +57,9 @@ const SHAPES: [Shape; 19] = [
     // A ring buffer has neither keys nor values.
     shape::<(), ()>(map::EVENTS, MapType::RingBuf),
     shape::<u32, u64>(map::LISTENER, MapType::Array),
+    shape::<u32, Policy>(map::POLICIES, MapType::Array),
+    shape::<u32, u32>(map::POLICY_IN_FORCE, MapType::Array),
+    shape::<u32, Traffic>(map::POLICY_HITS, MapType::PerCpuArray),
 ];
 
 const _: () = assert!(SHAPES.len() == map::ALL.len(), "every map has a shape");

@@ -10,6 +10,7 @@ mod fragments;
 mod hairpin;
 mod lifetimes;
 mod own;
+mod policy;
 mod protocols;
 mod scarcity;
 mod tcp_states;
