@@ -15,8 +15,10 @@ use super::{
     host::{HostModel, Link},
     model::{Attachment, Endpoint, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State},
     numbers::{self, Numbers},
+    policy,
     uplinks::{self, UplinkChoice},
 };
+use crate::settings;
 
 /// Whether uplinks get the XDP program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Wishes {
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
     /// Whether a network has cones, by its name or id, before what Docker's option says.
     pub full_cone: BTreeMap<String, bool>,
+    /// Who may open flows to published ports.
+    pub policy: settings::policy::Policy,
 }
 
 /// What [`build`] makes.
@@ -49,6 +53,8 @@ pub struct Wanted {
     pub numbers: Numbers,
     /// One sentence for each thing that can't be had as things are.
     pub refused: Vec<String>,
+    /// One sentence for each network that the policy names and that doesn't exist.
+    pub missing_networks: Vec<String>,
     /// What is expected to solve itself soon (object, reason); the daemon isn't in step with Docker until then.
     pub unresolved: Vec<(String, String)>,
 }
@@ -61,6 +67,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     let mut wanted =
         Wanted { numbers: numbers::assign(&bridge_indexes, &numbers::in_use(actual)), ..Wanted::default() };
     wanted.state.mode = mode;
+    add_policy(&mut wanted, docker, &bridges, wishes, actual);
     add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual);
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
@@ -82,6 +89,10 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     let mut wanted = Wanted { numbers: numbers::in_use(actual), ..Wanted::default() };
     let of_docker = |attachment: &&Attachment| matches!(attachment.hook, Hook::Container | Hook::Bridge);
     wanted.state.mode = actual.mode;
+    // Names of networks are Docker's to tell; until then the list in force stays.
+    let needs_names = wishes.policy.rules.iter().any(|rule| !rule.network.is_empty());
+    wanted.state.policy =
+        if needs_names { actual.policy.clone() } else { policy::resolve(&wishes.policy, |_| None, &actual.policy) };
     wanted.state.endpoints = actual.endpoints.clone();
     wanted.state.published = actual.published.clone();
     wanted.state.attachments = actual.attachments.iter().filter(of_docker).copied().collect();
@@ -91,6 +102,30 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
     wanted
+}
+
+/// The policy, with the numbers of the networks that exist now.
+fn add_policy(
+    wanted: &mut Wanted,
+    docker: &DockerModel,
+    bridges: &BTreeMap<&str, IfIndex>,
+    wishes: &Wishes,
+    actual: &State,
+) {
+    let number = |text: &str| {
+        let bridge = bridges.get(docker.managed_network(text)?)?;
+        wanted.numbers.get(bridge).copied()
+    };
+    let missing = policy::missing(&wishes.policy, number).into_iter().map(|(line, name)| {
+        format!(
+            "the policy's rule in line {line} names the network {name}, which doesn't exist; until it does, the rule fits \
+             nothing there"
+        )
+    });
+    let missing: Vec<_> = missing.collect();
+    wanted.state.policy = policy::resolve(&wishes.policy, number, &actual.policy);
+    wanted.refused.extend(missing.iter().cloned());
+    wanted.missing_networks = missing;
 }
 
 /// The managed networks' bridges that exist, by network id.

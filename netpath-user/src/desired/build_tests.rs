@@ -35,6 +35,7 @@ fn case() -> Case {
         docker: sample::docker(),
         host: sample::host(),
         wishes: Wishes {
+            policy: settings::policy::Policy::default(),
             uplinks: UplinkChoice::DefaultRoutes,
             xdp: Xdp::Attach,
             masquerade: BTreeMap::new(),
@@ -73,6 +74,7 @@ fn a_stock_host_with_one_container() {
     let at = |ifindex, hook| Attachment { ifindex, hook };
     let expected = State {
         mode: Mode::Takeover,
+        policy: policy::Policy::default(),
         endpoints: [(WEB, endpoint)].into(),
         published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
         uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 })].into(),
@@ -299,4 +301,25 @@ fn an_sctp_port_of_another_number_is_refused() {
     assert!(wanted.refused[0].contains("8080") && wanted.refused[0].contains("web"), "{:?}", wanted.refused);
     case.web().published[0].host_port = 80;
     assert_eq!(case.build().state.published.len(), 1);
+}
+
+#[test]
+fn a_policy_finds_its_networks_by_name_and_id_and_says_which_are_not_there() {
+    let mut case = with_second_network("shop");
+    let text = "[[policy.rule]]\naction = \"deny\"\nnetwork = [\"bridge\", \"shop\", \"second-but-longer\", \"blog\"]";
+    case.wishes.policy = settings::Settings::parse(text).unwrap().policy;
+    let id = case.docker.networks.remove("second").unwrap();
+    case.docker.networks.insert("second-but-longer-still".to_owned(), id);
+    let wanted = case.build();
+    let numbers: Vec<_> = wanted.state.policy.rules.iter().map(|rule| rule.wanted.network).collect();
+    assert_eq!(numbers, [3, 4, 4, 0]);
+    let [missing] = wanted.missing_networks.as_slice() else { panic!("{:?}", wanted.missing_networks) };
+    assert!(missing.contains("line 1") && missing.contains("blog"), "{missing}");
+    // Without Docker's word the list in force stays.
+    case.actual.policy = wanted.state.policy.clone();
+    let without = build_without_docker(&case.host, &case.wishes, &case.actual);
+    assert_eq!(without.state.policy, wanted.state.policy);
+    case.wishes.policy.rules[0].network.clear();
+    let without = build_without_docker(&case.host, &case.wishes, &case.actual);
+    assert_eq!(without.state.policy.rules.len(), 1);
 }

@@ -11,6 +11,7 @@ pub mod docker;
 pub mod host;
 pub mod model;
 pub mod numbers;
+pub mod policy;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod uplinks;
