@@ -36,6 +36,7 @@ mod system {
     pub(crate) mod nat;
     pub(crate) mod options;
     pub(crate) mod own;
+    pub(crate) mod policy;
     pub(crate) mod programs;
     pub(crate) mod protocols;
     pub(crate) mod published;
@@ -62,6 +63,7 @@ const THEMES: &[&[Case]] = &[
     system::commands::CASES,
     system::guard::CASES,
     system::options::CASES,
+    system::policy::CASES,
     system::express::CASES,
     system::ct::CASES,
     system::flood::CASES,

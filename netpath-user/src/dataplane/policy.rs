@@ -73,8 +73,13 @@ impl PolicyPins {
         policy.counters().into_iter().map(sum).collect()
     }
 
-    /// Puts another list in force. When this returns, no packet is judged by the old one any more.
-    pub(super) fn set(&mut self, policy: &Policy) -> anyhow::Result<()> {
+    /// Puts another list in force. When this returns, no packet is judged by the old one any more. For one writer at a time:
+    /// the daemon.
+    ///
+    /// # Errors
+    ///
+    /// When the maps can't be written.
+    pub fn set(&mut self, policy: &Policy) -> anyhow::Result<()> {
         let next = (self.place()? + 1) % abi::Policy::PLACES as u32;
         let old = self.policy()?.counters();
         for counter in policy.counters().difference(&old) {
