@@ -110,9 +110,8 @@ impl FromStr for Prefix {
             return Err(format!("{text:?} is of IPv6; the policy is for IPv4, which is what netpath carries"));
         }
         let address: Ipv4Addr = address.parse().map_err(|_| format!("{address:?} isn't an IPv4 address"))?;
-        let length = match length.parse::<u8>() {
-            Ok(length @ 0..=32) => length,
-            _ => return Err(format!("{length:?} isn't the length of a prefix; lengths are 0 to 32")),
+        let Ok(length @ 0..=32) = length.parse::<u8>() else {
+            return Err(format!("{length:?} isn't the length of a prefix; lengths are 0 to 32"));
         };
         let prefix = Self { address, length };
         let first = Ipv4Addr::from_bits(address.to_bits() & prefix.mask().to_bits());

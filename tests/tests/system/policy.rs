@@ -23,8 +23,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a policy that denies by default leaves alone what isn't published", denies_by_default).own_netpath(),
     Case::new("a dry run of a policy counts, and putting it in force ends what it denies", dry_run).own_netpath(),
     Case::new("a policy outlives the daemon, and no packet gets past it meanwhile", outlives).own_netpath(),
-    Case::new("while lists take turns no packet sees some of each", never_a_mixture).own_netpath(),
-    Case::new("a rule for a network that comes later stands before its first container", late_network).own_netpath(),
+    Case::new("while policies take turns no packet sees some of each", never_a_mixture).own_netpath(),
+    Case::new("a policy for a network that comes later stands before its first container", late_network).own_netpath(),
     Case::new("a policy that is wrong is refused with its line, and the one in force stays", refused).own_netpath(),
 ];
 
