@@ -55,6 +55,8 @@ counted! {
     IccOff = 20, "icc_off";
     /// A container of an internal network addressed something outside it (sole mode).
     InternalNetwork = 21, "internal_network";
+    /// The operator's policy denies the client the published port.
+    PolicyDenied = 22, "policy_denied";
 }
 
 impl DropReason {

@@ -12,6 +12,8 @@
 //! 4. [`nat`]: translate. Choosing a port, and the only writer of headers.
 //! 5. [`forward`]: forward. Where the packet goes next.
 //!
+//! [`policy`] is the operator's list of who may open flows to published ports, asked by the second step.
+//!
 //! [`abi`] holds every type that is stored in a map, once.
 #![cfg_attr(not(any(test, feature = "model")), no_std)]
 #![deny(unsafe_code)]
@@ -27,5 +29,6 @@ pub mod nat;
 pub mod packet;
 pub mod parse;
 pub mod path;
+pub mod policy;
 pub mod tables;
 pub mod wire;

@@ -6,7 +6,7 @@
 use crate::{
     abi::{
         Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
-        FragmentPorts, Hop, Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
+        FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
 };
@@ -171,6 +171,12 @@ pub trait Tables {
 
     /// Tells whoever listens of a flow that has begun or ended. What can't be told is counted as lost.
     fn announce(&mut self, event: &Event);
+
+    /// The operator's policy that is in force; `None` is as good as one without rules.
+    fn policy(&self) -> Option<&Policy>;
+
+    /// Counts one packet of `bytes` that a rule of the policy fitted, or none did.
+    fn count_policy(&mut self, counter: u16, bytes: u32);
 
     /// Counts one packet of `bytes` on its way.
     fn count(&mut self, path: PathCount, bytes: u32);

@@ -35,6 +35,70 @@ pub struct DaemonStatus {
     pub pending: Vec<PendingFailure>,
     /// The host's own way to published ports.
     pub host_access: HostAccessStatus,
+    /// Who may open connections to published ports.
+    pub policy: PolicyStatus,
+}
+
+/// Who may open connections to published ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyStatus {
+    /// The file that it comes from; empty when there is none, and when only the pins speak.
+    pub file: String,
+    /// `allow` or `deny`: what becomes of what no rule fits.
+    pub default: String,
+    /// Nothing is denied, only counted.
+    pub dry_run: bool,
+    /// Packets that no rule fitted.
+    pub default_packets: u64,
+    /// Bytes of those packets.
+    pub default_bytes: u64,
+    /// The rules in their order.
+    pub rules: Vec<PolicyRuleStatus>,
+}
+
+/// A rule of the policy; empty lists stand for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyRuleStatus {
+    /// Its place in the list, from 1 on.
+    pub number: usize,
+    /// Its line in the file; 0 when only the pins speak.
+    pub line: usize,
+    /// `allow` or `deny`.
+    pub action: String,
+    /// Clients' addresses.
+    pub source: Vec<String>,
+    /// `wire` or `container`; absent: both.
+    pub from: Option<String>,
+    /// Networks by the names that the file has, or by `#` and their number when only the pins speak.
+    pub network: Vec<String>,
+    /// Those of the networks that don't exist now.
+    pub missing: Vec<String>,
+    /// Ports of the host.
+    pub port: Vec<String>,
+    /// Protocols.
+    pub protocol: Vec<String>,
+    /// Packets that it fitted: those that asked to open a connection, and all that were denied.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Where the programs count for it.
+    pub counter: u16,
+}
+
+/// What `netpath policy apply` has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyApplied {
+    /// The file that the policy comes from.
+    pub file: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// How many connections it has ended.
+    pub ended: u64,
+    /// What the operator should know of it.
+    pub warnings: Vec<String>,
 }
 
 /// The host's own way to published ports.

@@ -39,6 +39,7 @@ mod system {
     pub(crate) mod networks;
     pub(crate) mod options;
     pub(crate) mod own;
+    pub(crate) mod policy;
     pub(crate) mod programs;
     pub(crate) mod protocols;
     pub(crate) mod published;
@@ -68,6 +69,7 @@ const THEMES: &[&[Case]] = &[
     system::guard::CASES,
     system::attacker::CASES,
     system::options::CASES,
+    system::policy::CASES,
     system::express::CASES,
     system::ct::CASES,
     system::flood::CASES,

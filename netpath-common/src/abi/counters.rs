@@ -67,6 +67,8 @@ counted! {
     ConesCollected = 23, "cones_collected";
     /// Between a container and somebody outside its network under their own addresses, both ways.
     Routed = 24, "routed";
+    /// Packets that the policy would have denied, were it not a dry run.
+    PolicyWouldDeny = 25, "policy_would_deny";
 }
 
 impl PathCount {

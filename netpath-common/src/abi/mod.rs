@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod event;
 pub mod flow;
 pub mod names;
+pub mod policy;
 pub mod published;
 pub mod socket;
 pub mod uplink;
@@ -23,6 +24,7 @@ pub use event::{EndReason, Event, EventKind};
 pub use flow::{
     Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, NextHop, Seen,
 };
+pub use policy::{Action, Origin, Policy, PolicyKey, PolicyRule};
 pub use published::{Published, PublishedKey};
 pub use socket::{Asked, AskedKey};
 pub use uplink::{Uplink, UplinkAddress};

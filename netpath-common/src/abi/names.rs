@@ -49,6 +49,13 @@ pub mod map {
     /// Until when somebody listens to events: index 0 to nanoseconds of the monotonic clock.
     pub const LISTENER: &str = "LISTENER";
 
+    /// The operator's policy, the list in force and the last one: place to [`crate::abi::Policy`].
+    pub const POLICIES: &str = "POLICIES";
+    /// Which of the policies is in force: index 0 to its place.
+    pub const POLICY_IN_FORCE: &str = "POLICY_IN_FORCE";
+    /// Packets and bytes that a rule of the policy fitted: [`crate::abi::Traffic`], per CPU.
+    pub const POLICY_HITS: &str = "POLICY_HITS";
+
     /// Every map, in the order above. All of them are pinned.
     pub const ALL: &[&str] = &[
         FLOWS,
@@ -71,6 +78,9 @@ pub mod map {
         CONE_PORTS,
         EVENTS,
         LISTENER,
+        POLICIES,
+        POLICY_IN_FORCE,
+        POLICY_HITS,
     ];
 }
 

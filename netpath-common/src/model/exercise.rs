@@ -4,7 +4,7 @@ use std::vec;
 
 use super::{Model, sums};
 use crate::{
-    abi::{FlowKey, Mode, PathCount},
+    abi::{FlowKey, Mode, PathCount, Policy},
     conntrack,
     forward::{Fate, Forward},
     parse::NetworkLayer,
@@ -31,12 +31,27 @@ pub fn exercise(input: &[u8]) {
         let (bytes, tail) = tail.split_at(usize::from(length).min(tail.len()));
         rest = tail;
         now_ns += u64::from(step) * conntrack::state::SECOND_NS;
+        if way == ANOTHER_POLICY {
+            model.policy = policy(bytes);
+            continue;
+        }
         let mut frame = bytes.to_vec();
         let fate = carry(&mut model, way, now_ns, &mut frame);
         check_frame(fate, bytes, &frame);
         check_flows(&model);
         collect(&mut model, way, now_ns);
     }
+}
+
+/// A way that isn't one: what follows is no frame but the beginning of a policy.
+const ANOTHER_POLICY: u8 = u8::MAX;
+
+fn policy(bytes: &[u8]) -> Policy {
+    let mut policy = Policy::NONE;
+    for (place, byte) in bytemuck::bytes_of_mut(&mut policy).iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+    policy
 }
 
 fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {

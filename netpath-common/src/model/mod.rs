@@ -11,7 +11,7 @@ pub use exercise::{exercise, seeds};
 use crate::{
     abi::{
         Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
-        FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Port, Published, PublishedKey, Uplink,
+        FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, Published, PublishedKey, Uplink,
         UplinkAddress,
     },
     conntrack::PairState,
@@ -68,6 +68,10 @@ pub struct Model {
     pub listened_to: bool,
     /// What was announced.
     pub events: Vec<Event>,
+    /// The operator's policy.
+    pub policy: Policy,
+    /// How often a rule of the policy fitted, by its counter.
+    pub policy_hits: BTreeMap<u16, u64>,
     /// How often a flow was looked up.
     pub looks: std::cell::Cell<u64>,
 }
@@ -129,6 +133,8 @@ impl Model {
             counts: BTreeMap::new(),
             listened_to: false,
             events: Vec::new(),
+            policy: Policy::NONE,
+            policy_hits: BTreeMap::new(),
             looks: std::cell::Cell::new(0),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
@@ -363,6 +369,14 @@ impl Tables for Model {
 
     fn announce(&mut self, event: &Event) {
         self.events.push(*event);
+    }
+
+    fn policy(&self) -> Option<&Policy> {
+        Some(&self.policy)
+    }
+
+    fn count_policy(&mut self, counter: u16, _bytes: u32) {
+        *self.policy_hits.entry(counter).or_default() += 1;
     }
 
     fn count(&mut self, path: PathCount, _bytes: u32) {

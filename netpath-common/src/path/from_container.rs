@@ -9,13 +9,14 @@ use super::{
     too_big, with_flow,
 };
 use crate::{
-    abi::{Address, Endpoint, FlowKind, Mode, PathCount, Terms, Published, Uplink},
+    abi::{Address, Endpoint, FlowKind, Mode, Origin, PathCount, Published, Terms, Uplink},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
     nat::cone,
     packet::Packet,
     parse::{Headers, Transport},
+    policy,
     tables::{Arrival, Route, RouteQuery, Tables},
     wire::ethernet,
 };
@@ -197,6 +198,7 @@ fn try_hairpin<T: Tables>(
     flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<Option<Verdict>, DropReason> {
+    policy::permit(tables, headers, published.address, Origin::Container)?;
     let mode = tables.config().mode();
     if headers.ttl <= 1 {
         return leave(mode, PathCount::KernelAnswers, DropReason::TtlExpired).map(Some);

@@ -8,13 +8,14 @@ use super::{
     with_flow,
 };
 use crate::{
-    abi::{FlowKind, PathCount, Published},
+    abi::{FlowKind, Origin, PathCount, Published},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Verdict},
     nat::cone,
     packet::Packet,
     parse::{Headers, Transport},
+    policy,
     tables::{Arrival, Tables},
 };
 
@@ -87,6 +88,7 @@ fn try_unknown<T: Tables>(
     if is_nobody(headers.key.source) || tables.is_host_address(headers.key.source) {
         return Err(DropReason::SpoofedSource);
     }
+    policy::permit(tables, headers, target.address, Origin::Wire)?;
     *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
     describe_published(tables, headers, &target, arrival, flow)
 }

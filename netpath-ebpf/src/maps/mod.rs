@@ -17,6 +17,7 @@ pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod hops;
 pub(crate) mod host_addresses;
+pub(crate) mod policy;
 pub(crate) mod published;
 pub(crate) mod recent;
 pub(crate) mod reserved_ports;
@@ -29,7 +30,7 @@ use core::ffi::c_void;
 use netpath_common::{
     abi::{
         Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
-        FragmentPorts, Hop, Ipv6Address, PathCount, Port, Published, PublishedKey, Uplink,
+        FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -220,6 +221,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn announce(&mut self, event: &Event) {
         events::tell(event);
+    }
+
+    #[inline(always)]
+    fn policy(&self) -> Option<&Policy> {
+        policy::in_force()
+    }
+
+    #[inline(always)]
+    fn count_policy(&mut self, counter: u16, bytes: u32) {
+        policy::fitted(counter, bytes);
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     control::DEFAULT_SOCKET,
     dataplane::{TcChoice, XdpChoice},
-    settings::PortRange,
+    settings::{DEFAULT_PATH, PortRange},
 };
 
 /// Where maps and links are pinned when nobody says otherwise.
@@ -33,6 +33,7 @@ Examples:
   netpath ct ls -o json | jq '.[] | select(.state == \"ESTABLISHED\")'
   netpath ct rm --dst 198.51.100.7             end connections; `ct flush` ends all
   netpath ct events --count 10                 connections as they begin and end
+  netpath policy apply                         read the policy of the configuration file again
   netpath detach                               give everything back to Docker
 
 Exit codes:
@@ -98,6 +99,9 @@ pub(super) enum Verb {
     /// Show networks
     #[command(subcommand)]
     Net(NetVerb),
+    /// Show, check and change who may open connections to published ports
+    #[command(subcommand)]
+    Policy(PolicyVerb),
     /// Show dropped packets by reason
     Drops,
 }
@@ -131,6 +135,31 @@ pub(super) enum CtVerb {
 pub(super) enum NetVerb {
     /// List the networks that netpath carries
     Ls,
+}
+
+/// `netpath policy`.
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyVerb {
+    /// Show the rules in their order, and how often each fitted
+    Show,
+    /// Say what is wrong with the policy of a configuration file, without putting it in force
+    Check {
+        /// The file
+        #[arg(value_name = "FILE", default_value = DEFAULT_PATH)]
+        file: PathBuf,
+    },
+    /// Put the policy of the daemon's configuration file, or of another one, in force
+    ///
+    /// At once and as a whole. Connections that it denies end. The policy of another file stands until the daemon is
+    /// started anew.
+    Apply {
+        /// Another file
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Leave connections open that the policy denies
+        #[arg(long)]
+        keep_flows: bool,
+    },
 }
 
 /// `netpath run`.
@@ -274,6 +303,9 @@ mod tests {
             "netpath ct ls --dport 65536",
             "netpath ct ls --state OPEN",
             "netpath ct ls --network=",
+            "netpath policy",
+            "netpath policy check one two",
+            "netpath policy show --keep-flows",
             "netpath ct events --count 0",
             "netpath ct events --timeout never",
             "netpath",

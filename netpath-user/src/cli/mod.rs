@@ -25,6 +25,7 @@ mod drops;
 mod exit;
 mod net;
 mod output;
+mod policy;
 mod ports;
 mod preflight;
 mod run;
@@ -60,6 +61,7 @@ fn perform(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
             Verb::Ct(verb) => ct::run(global, verb).await,
             Verb::Ports => ports::run(global).await,
             Verb::Net(NetVerb::Ls) => net::list(global).await,
+            Verb::Policy(verb) => policy::run(global, verb).await,
             Verb::Drops => drops::run(global),
         }
     })

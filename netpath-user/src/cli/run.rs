@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{level_filters::LevelFilter, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -40,20 +40,21 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> 
     let server = Server::bind(&global.socket).await?;
 
     let (shutdown, mut asked) = watch::channel(false);
+    let (policies, wishes) = mpsc::channel(1);
     let (reports, report) = watch::channel(DaemonStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         ..DaemonStatus::default()
     });
     let announcing = tokio::spawn(announce(report.clone(), global.pin_dir.clone()));
-    let api = Api { report, pin_dir: global.pin_dir.clone(), shutdown };
+    let api = Api { report, pin_dir: global.pin_dir.clone(), shutdown, policies };
     let (daemon_ended, ended) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(api, async {
         // An error is the daemon's end as well: the sender is gone.
         ended.await.ok();
     }));
 
-    let outcome = daemon::run(options(global, args, settings), reports, async move {
+    let outcome = daemon::run(options(global, args, settings), reports, wishes, async move {
         // Fails when the socket's task is gone; the daemon works without it.
         if asked.wait_for(|asked| *asked).await.is_err() {
             pending::<()>().await;
@@ -91,6 +92,8 @@ fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Option
         full_cone,
         foreign_sources,
         reach_published_of_others: settings.isolation.reach_published_of_others,
+        policy: settings.policy,
+        config: args.config,
     }
 }
 

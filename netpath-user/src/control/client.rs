@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -15,14 +15,17 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{ErrorBody, route};
+use super::{ApplyPolicy, ErrorBody, route};
 use crate::{
-    report::EndpointStatus,
+    report::{EndpointStatus, PolicyApplied, PolicyStatus},
     status::{Network, Status},
 };
 
 /// How long a request may take. The answers come from memory and from a few maps.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a change of the policy may take: it goes through all flows.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a daemon that is ending is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -130,6 +133,28 @@ impl Client {
         self.get(route::ENDPOINTS).await
     }
 
+    /// The policy as the operator wrote it; how often its rules fitted is in the pins.
+    ///
+    /// # Errors
+    ///
+    /// When there is no daemon or no answer.
+    pub async fn policy(&self) -> Result<PolicyStatus, ClientError> {
+        self.get(route::POLICY).await
+    }
+
+    /// Puts another policy in force.
+    ///
+    /// # Errors
+    ///
+    /// When there is no daemon, or it can't.
+    pub async fn apply_policy(&self, wish: &ApplyPolicy) -> Result<PolicyApplied, ClientError> {
+        let unreadable = |source| self.unreadable(route::POLICY, source);
+        let body = serde_json::to_vec(wish).map_err(unreadable)?;
+        let patient = Self { timeout: POLICY_TIMEOUT, ..self.clone() };
+        let answer = patient.request_with(Method::POST, route::POLICY, body.into()).await?;
+        serde_json::from_slice(&answer).map_err(unreadable)
+    }
+
     /// Tells the daemon to end and waits until it has.
     ///
     /// # Errors
@@ -152,26 +177,31 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, route: &'static str) -> Result<T, ClientError> {
         let body = self.request(Method::GET, route).await?;
-        serde_json::from_slice(&body).map_err(|source| ClientError::Unreadable {
-            path: self.path.clone(),
-            route,
-            source,
-        })
+        serde_json::from_slice(&body).map_err(|source| self.unreadable(route, source))
     }
 
     async fn request(&self, method: Method, route: &'static str) -> Result<Bytes, ClientError> {
-        timeout(self.timeout, self.exchange(method, route)).await.unwrap_or_else(|_| Err(self.timed_out()))
+        self.request_with(method, route, Bytes::new()).await
     }
 
-    async fn exchange(&self, method: Method, route: &'static str) -> Result<Bytes, ClientError> {
+    async fn request_with(&self, method: Method, route: &'static str, body: Bytes) -> Result<Bytes, ClientError> {
+        timeout(self.timeout, self.exchange(method, route, body)).await.unwrap_or_else(|_| Err(self.timed_out()))
+    }
+
+    async fn exchange(&self, method: Method, route: &'static str, body: Bytes) -> Result<Bytes, ClientError> {
         let http_error = |source| ClientError::Http { path: self.path.clone(), source };
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.connect_error(error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http_error)?;
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let has_body = !body.is_empty();
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = hyper::Uri::from_static(route);
         // HTTP/1.1 demands a host; a Unix socket has none.
         request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("netpath"));
+        if has_body {
+            let json = header::HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+        }
         let answer = async {
             let response = sender.send_request(request).await.map_err(http_error)?;
             let status = response.status();
@@ -188,6 +218,10 @@ impl Client {
                 Err(ClientError::Refused { path: self.path.clone(), route, status, reason })
             }
         }
+    }
+
+    fn unreadable(&self, route: &'static str, source: serde_json::Error) -> ClientError {
+        ClientError::Unreadable { path: self.path.clone(), route, source }
     }
 
     fn timed_out(&self) -> ClientError {
@@ -221,7 +255,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::UnixListener,
-        sync::watch,
+        sync::{mpsc, watch},
         task::JoinHandle,
     };
 
@@ -261,7 +295,8 @@ mod tests {
         let (shutdown, mut told) = watch::channel(false);
         // The sender may go: the last report stays readable.
         let (_, report) = watch::channel(report());
-        let api = Api { report, pin_dir: directory.path().join("pins"), shutdown };
+        let (policies, _) = mpsc::channel(1);
+        let api = Api { report, pin_dir: directory.path().join("pins"), shutdown, policies };
         let serving = server.serve(api, async move { told.wait_for(|told| *told).await.map_or((), |_| ()) });
         (path, tokio::spawn(serving))
     }

@@ -20,16 +20,17 @@ use axum::{
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, oneshot, watch},
     task,
     time::sleep,
 };
 use tracing::{debug, info, warn};
 
-use super::{ErrorBody, client::is_nobody_listening, route};
+use super::{ApplyPolicy, ErrorBody, client::is_nobody_listening, route};
 use crate::{
+    daemon::PolicyRequest,
     dataplane::{Pins, PinsError},
-    report::{DaemonStatus, EndpointStatus},
+    report::{DaemonStatus, EndpointStatus, PolicyApplied, PolicyStatus},
     status::{Network, Status},
 };
 
@@ -55,6 +56,8 @@ pub struct Api {
     pub pin_dir: PathBuf,
     /// Tells the daemon to end.
     pub shutdown: watch::Sender<bool>,
+    /// Asks the daemon for another policy.
+    pub policies: mpsc::Sender<PolicyRequest>,
 }
 
 impl Server {
@@ -152,6 +155,7 @@ fn router(api: Api) -> Router {
         .route(route::STATUS, routing::get(status))
         .route(route::NETWORKS, routing::get(networks))
         .route(route::ENDPOINTS, routing::get(endpoints))
+        .route(route::POLICY, routing::get(policy).post(apply_policy))
         .route(route::SHUTDOWN, routing::post(shutdown))
         .with_state(Arc::new(api))
 }
@@ -168,6 +172,16 @@ async fn networks(State(api): Shared) -> Result<Json<Vec<Network>>, Failure> {
 
 async fn endpoints(State(api): Shared) -> Json<Vec<EndpointStatus>> {
     Json(api.report.borrow().endpoints.clone())
+}
+
+async fn policy(State(api): Shared) -> Json<PolicyStatus> {
+    Json(api.report.borrow().policy.clone())
+}
+
+async fn apply_policy(State(api): Shared, Json(wish): Json<ApplyPolicy>) -> Result<Json<PolicyApplied>, Failure> {
+    let (answer, outcome) = oneshot::channel();
+    api.policies.send(PolicyRequest { wish, answer }).await.context("the daemon ends")?;
+    Ok(Json(outcome.await.context("the daemon ends")??))
 }
 
 async fn shutdown(State(api): Shared) -> StatusCode {

@@ -7,6 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::bail;
 use netpath_common::abi::Mode;
 use tracing::{info, warn};
 
@@ -25,9 +26,22 @@ use crate::{
         host::HostModel,
         model::Change,
     },
-    report::DockerStatus,
+    report::{DockerStatus, PolicyApplied},
+    settings::policy::Policy,
     watch::{DockerNews, Listed, News},
 };
+
+/// The object of a failure to end flows.
+const DENIED: &str = "connections that the policy denies";
+
+/// What becomes of open flows that a new policy denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenFlows {
+    /// They end.
+    End,
+    /// They stay until they end by themselves.
+    Stay,
+}
 
 /// The object of a failure to take connections over.
 const HANDOVER: &str = "connections that nf_conntrack holds";
@@ -41,8 +55,23 @@ pub(super) struct Core<E> {
     pub(super) wanted: Wanted,
     pub(super) failures: Failures,
     pub(super) journal: Journal,
+    /// Where the wanted policy comes from.
+    pub(super) policy_file: String,
+    /// What becomes of open flows that a new policy denies.
+    denied: Denied,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
+}
+
+/// Open flows that a new policy denies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Denied {
+    /// They stay.
+    are_kept: bool,
+    /// They are still to be ended.
+    are_open: bool,
+    /// How many have been.
+    ended: u64,
 }
 
 /// What is known of Docker.
@@ -76,6 +105,8 @@ impl<E: Engine> Core<E> {
             wanted: Wanted::default(),
             failures: Failures::default(),
             journal: Journal::default(),
+            policy_file: String::new(),
+            denied: Denied::default(),
             forced_mode,
             refused: BTreeSet::new(),
         }
@@ -131,7 +162,12 @@ impl<E: Engine> Core<E> {
         let mut failed = Vec::new();
         for change in diff(self.engine.actual(), &self.wanted.state) {
             self.apply(change, &mut failed);
+            if failed.iter().any(|(object, _)| object == describe::POLICY) {
+                // Nothing is opened that it should guard.
+                break;
+            }
         }
+        self.end_denied(&mut failed);
         if self.docker.model.is_some() && !self.engine.opens_flows() {
             self.open_flows(&mut failed);
         }
@@ -168,8 +204,55 @@ impl<E: Engine> Core<E> {
         };
         let before = Before::of(&change, self.engine.actual());
         match self.engine.apply(&change) {
-            Ok(()) => self.journal.write(&change, &before),
+            Ok(()) => {
+                self.journal.write(&change, &before);
+                self.denied.are_open |= matches!(change, Change::SetPolicy(_)) && !self.denied.are_kept;
+            }
             Err(error) => failed.push((self.object(&change), format!("{error:#}"))),
+        }
+    }
+
+    /// Puts another policy in force, and ends the flows that it denies unless they are to be kept.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't in force yet. It stays wanted, and is tried again.
+    pub(super) fn put_policy(
+        &mut self,
+        policy: Policy,
+        file: String,
+        open: OpenFlows,
+    ) -> anyhow::Result<PolicyApplied> {
+        let rules = policy.rules.len();
+        let needs_names = policy.rules.iter().any(|rule| !rule.network.is_empty());
+        self.wishes.policy = policy;
+        self.policy_file.clone_from(&file);
+        self.denied = Denied { are_kept: open == OpenFlows::Stay, ..Denied::default() };
+        self.round();
+        self.denied.are_kept = false;
+        if let Some(error) = self.failures.of(describe::POLICY).or_else(|| self.failures.of(DENIED)) {
+            bail!("{error}; it is tried again");
+        }
+        if self.docker.model.is_none() && (needs_names || self.engine.actual().attachments.is_empty()) {
+            bail!("Docker hasn't said which networks there are; the policy is put in force when it has");
+        }
+        let warnings = self.wanted.missing_networks.clone();
+        Ok(PolicyApplied { file, rules, ended: self.denied.ended, warnings })
+    }
+
+    fn end_denied(&mut self, failed: &mut Vec<(String, String)>) {
+        if !self.denied.are_open {
+            return;
+        }
+        match self.engine.end_denied() {
+            Ok(ended) => {
+                self.denied.are_open = false;
+                self.denied.ended += ended;
+                if ended > 0 {
+                    info!(ended, "connections that the policy denies have been ended");
+                }
+            }
+            Err(error) => failed.push((DENIED.to_owned(), format!("{error:#}"))),
         }
     }
 

@@ -26,6 +26,7 @@ enum Step {
     Read,
     HandOver(usize),
     Open,
+    EndDenied,
 }
 
 #[derive(Default)]
@@ -75,6 +76,11 @@ impl Engine for Scripted {
         self.steps.borrow_mut().push(Step::Open);
         self.opens = true;
         Ok(())
+    }
+
+    fn end_denied(&mut self) -> anyhow::Result<u64> {
+        self.steps.borrow_mut().push(Step::EndDenied);
+        Ok(3)
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {
@@ -279,4 +285,54 @@ fn the_report_shows_an_uplink_that_is_missing() {
     let report = status::report(&core);
     assert_eq!((report.uplinks[0].name.as_str(), report.uplinks[0].ifindex, report.in_sync), ("eth9", None, false));
     assert_eq!(report.pending[0].object, "uplink eth9");
+}
+
+fn policy(text: &str) -> Policy {
+    crate::settings::Settings::parse(text).unwrap().policy
+}
+
+const DENY_ALL: &str = "[policy]\ndefault = \"deny\"";
+
+#[test]
+fn a_policy_is_put_in_force_and_ends_what_it_denies() {
+    let mut core = core(Scripted::default());
+    connect(&mut core, Mode::Sole);
+    core.engine.steps.take();
+    let applied = core.put_policy(policy(DENY_ALL), "/f".to_owned(), OpenFlows::End).unwrap();
+    assert_eq!((applied.file.as_str(), applied.rules, applied.ended), ("/f", 0, 3));
+    assert_eq!(core.engine.steps.take(), [Step::EndDenied]);
+    assert_eq!(core.engine.actual().policy.default, netpath_common::abi::Action::Deny);
+    // The same again changes nothing; another one may leave open flows alone, and then a later round does too.
+    assert_eq!(core.put_policy(policy(DENY_ALL), "/f".to_owned(), OpenFlows::End).unwrap().ended, 0);
+    assert_eq!(core.put_policy(Policy::default(), "/f".to_owned(), OpenFlows::Stay).unwrap().ended, 0);
+    core.round();
+    assert_eq!(core.engine.steps.take(), []);
+    let report = status::report(&core).policy;
+    assert_eq!((report.file.as_str(), report.default.as_str()), ("/f", "allow"));
+}
+
+#[test]
+fn without_its_policy_nothing_is_published() {
+    let mut core = core(Scripted::default());
+    core.wishes.policy = policy(DENY_ALL);
+    core.engine.refuses = Some(|change| matches!(change, Change::SetPolicy(_)));
+    connect(&mut core, Mode::Sole);
+    assert_eq!((core.engine.actual().published.len(), core.engine.actual().attachments.len()), (0, 0));
+    let error = core.put_policy(policy(DENY_ALL), "/f".to_owned(), OpenFlows::End).unwrap_err().to_string();
+    assert!(error.contains("told to refuse"), "{error}");
+    core.engine.refuses = None;
+    core.round();
+    assert!(core.is_in_sync() && core.engine.actual().published.len() == 1);
+    assert!(core.engine.steps.take().contains(&Step::EndDenied));
+}
+
+#[test]
+fn a_policy_with_names_waits_for_docker() {
+    let mut core = core(adopted());
+    core.round();
+    let named = "[[policy.rule]]\naction = \"deny\"\nnetwork = \"bridge\"";
+    let error = core.put_policy(policy(named), "/f".to_owned(), OpenFlows::End).unwrap_err().to_string();
+    assert!(error.contains("Docker hasn't said"), "{error}");
+    connect(&mut core, Mode::Takeover);
+    assert_eq!(core.engine.actual().policy.rules[0].wanted.network, 3);
 }

@@ -16,6 +16,8 @@ pub(super) trait Engine: Dataplane {
     fn hand_over(&mut self, flows: &[HandoverFlow]) -> anyhow::Result<()>;
     /// From here on netpath opens flows.
     fn begin_opening_flows(&mut self) -> anyhow::Result<()>;
+    /// Ends the flows that the policy in force denies, and gives how many there were.
+    fn end_denied(&mut self) -> anyhow::Result<u64>;
     /// What is attached, and how.
     fn attachments(&self) -> Vec<AttachmentReport>;
     /// The host's own way to published ports.
@@ -37,6 +39,10 @@ impl Engine for Kernel {
 
     fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
         Self::begin_opening_flows(self)
+    }
+
+    fn end_denied(&mut self) -> anyhow::Result<u64> {
+        Self::end_denied(self)
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {

@@ -56,6 +56,11 @@ impl Failures {
         })
     }
 
+    /// What failed of an object.
+    pub(super) fn of(&self, object: &str) -> Option<&str> {
+        self.failed.get(object).map(|failure| failure.error.as_str())
+    }
+
     /// Whether nothing failed.
     pub(super) fn is_empty(&self) -> bool {
         self.failed.is_empty()

@@ -85,6 +85,12 @@ impl Journal {
     pub(super) fn write(&self, change: &Change, before: &Before) {
         match change {
             Change::SetMode(mode) => info!(mode = mode.name(), "mode changes"),
+            Change::SetPolicy(policy) => info!(
+                default = policy.default.name(),
+                rules = policy.groups().count(),
+                dry_run = policy.dry_run,
+                "policy in force"
+            ),
             Change::SetEndpoint(address, endpoint) => self.endpoint(*address, endpoint, before),
             Change::RemoveEndpoint(address) => {
                 let Names { container, network } = self.names(*address);

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -16,24 +16,26 @@ use aya::util::KernelVersion;
 use netpath_common::abi::Mode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{error, info, warn};
 
 use self::{
-    core::Core,
+    core::{Core, OpenFlows},
     fill::{Fill, Notice},
 };
 use crate::{
+    control::ApplyPolicy,
     dataplane::{self, Collected, Kernel, XdpChoice},
     desired::{
         build::{Wishes, Xdp},
         host::HostModel,
         uplinks::UplinkChoice,
     },
-    report::DaemonStatus,
+    report::{DaemonStatus, PolicyApplied},
+    settings::{self, DEFAULT_PATH, Settings, SettingsError},
     status::Flows,
     watch::{
         News,
@@ -77,14 +79,29 @@ pub struct Options {
     pub foreign_sources: BTreeSet<String>,
     /// Whether containers reach ports that other networks publish.
     pub reach_published_of_others: bool,
+    /// Who may open connections to published ports.
+    pub policy: settings::policy::Policy,
+    /// The configuration file; absent: the default one, if it is there.
+    pub config: Option<PathBuf>,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
+}
+
+/// A wish for another policy.
+#[derive(Debug)]
+pub struct PolicyRequest {
+    /// What is asked for.
+    pub wish: ApplyPolicy,
+    /// Who waits for the outcome.
+    pub answer: oneshot::Sender<anyhow::Result<PolicyApplied>>,
 }
 
 /// Everything that can happen.
 enum Event {
     /// A watcher saw something.
     News(News),
+    /// Somebody wants another policy.
+    Policy(PolicyRequest),
     /// Time to try again what failed.
     Retry,
     /// Time for a slice of the collector's work.
@@ -103,6 +120,7 @@ enum Event {
 pub async fn run(
     options: Options,
     reports: watch::Sender<DaemonStatus>,
+    policies: mpsc::Receiver<PolicyRequest>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let socket = socket_from_environment()?;
@@ -119,10 +137,19 @@ pub async fn run(
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
-    let core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
+    let mut core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
+    core.policy_file = options.config.as_deref().unwrap_or_else(|| Path::new(DEFAULT_PATH)).display().to_string();
     let pin_dir = options.dataplane.pin_dir;
-    let mut daemon = Daemon { core, reports, collect_entries, pin_dir, collector_error: None, fill: Fill::default() };
-    daemon.run(Sources::new(news)?, stop).await;
+    let mut daemon = Daemon {
+        core,
+        reports,
+        collect_entries,
+        pin_dir,
+        collector_error: None,
+        fill: Fill::default(),
+        config: options.config,
+    };
+    daemon.run(Sources::new(news, policies)?, stop).await;
     Ok(())
 }
 
@@ -140,6 +167,7 @@ fn wishes(options: &Options) -> Wishes {
         full_cone: options.full_cone.clone(),
         foreign_sources: options.foreign_sources.clone(),
         reach_published_of_others: options.reach_published_of_others,
+        policy: options.policy.clone(),
     }
 }
 
@@ -166,6 +194,7 @@ fn check_uplinks(names: &[String], host: &HostModel) -> anyhow::Result<()> {
 /// Where events come from.
 struct Sources {
     news: mpsc::Receiver<News>,
+    policies: mpsc::Receiver<PolicyRequest>,
     collect: Interval,
     check_pins: Interval,
     terminate: Signal,
@@ -174,9 +203,10 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(news: mpsc::Receiver<News>) -> anyhow::Result<Self> {
+    fn new(news: mpsc::Receiver<News>, policies: mpsc::Receiver<PolicyRequest>) -> anyhow::Result<Self> {
         Ok(Self {
             news,
+            policies,
             collect: every(COLLECT),
             check_pins: every(CHECK_PINS),
             terminate: signal(SignalKind::terminate())?,
@@ -193,6 +223,8 @@ impl Sources {
             _ = self.terminate.recv() => Event::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Event::Stop("SIGINT"),
             news = self.news.recv() => news.map_or(Event::Stop("the watchers ended"), Event::News),
+            // None: the control socket is gone, and with it whoever could ask.
+            Some(request) = self.policies.recv() => Event::Policy(request),
             () = sleep_until(retry_at), if self.retry_at.is_some() => Event::Retry,
             _ = self.check_pins.tick() => Event::CheckPins,
             _ = self.collect.tick() => Event::Collect,
@@ -213,6 +245,7 @@ struct Daemon {
     pin_dir: PathBuf,
     collector_error: Option<String>,
     fill: Fill,
+    config: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -227,6 +260,12 @@ impl Daemon {
                         self.core.learn(news);
                     }
                     self.round(&mut sources);
+                }
+                Event::Policy(PolicyRequest { wish, answer }) => {
+                    let outcome = self.put_policy(wish);
+                    self.after_round(&mut sources);
+                    // Who asked may have gone; what was asked for is done all the same.
+                    answer.send(outcome).ok();
                 }
                 Event::Retry => self.round(&mut sources),
                 Event::Collect => self.collect(),
@@ -245,8 +284,30 @@ impl Daemon {
 
     fn round(&mut self, sources: &mut Sources) {
         self.core.round();
+        self.after_round(sources);
+    }
+
+    fn after_round(&mut self, sources: &mut Sources) {
         sources.retry_at = self.core.failures.retry_after().map(|wait| Instant::now() + wait);
         self.reports.send_replace(status::report(&self.core));
+    }
+
+    /// Reads the policy anew, from the text given or from the daemon's own file, and puts it in force.
+    fn put_policy(&mut self, wish: ApplyPolicy) -> anyhow::Result<PolicyApplied> {
+        let (settings, file) = match (wish.text, wish.file) {
+            (Some(text), file) => {
+                let path = PathBuf::from(file.unwrap_or_default());
+                let settings =
+                    Settings::parse(&text).map_err(|message| SettingsError::Wrong { path: path.clone(), message })?;
+                (settings, path)
+            }
+            (None, _) => {
+                let path = self.config.as_deref();
+                (Settings::read(path)?, path.unwrap_or_else(|| Path::new(DEFAULT_PATH)).to_owned())
+            }
+        };
+        let open = if wish.keep_flows { OpenFlows::Stay } else { OpenFlows::End };
+        self.core.put_policy(settings.policy, file.display().to_string(), open)
     }
 
     /// A failing collector is logged when it begins to fail, not four times a second.

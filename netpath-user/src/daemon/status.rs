@@ -7,10 +7,14 @@ use crate::{
     desired::{
         docker::{DockerModel, Id, Network, Owner},
         host::HostModel,
-        model::{Attachment, Hook, IfIndex, State},
+        model::{Attachment, Hook, IfIndex, Protocol, State},
         uplinks::UplinkChoice,
     },
-    report::{DaemonStatus, EndpointStatus, NetworkStatus, PendingFailure, PublishedStatus, UplinkStatus},
+    report::{
+        DaemonStatus, EndpointStatus, NetworkStatus, PendingFailure, PolicyRuleStatus, PolicyStatus, PublishedStatus,
+        UplinkStatus,
+    },
+    settings::{PortRange, policy::Prefix},
 };
 
 /// The report.
@@ -36,6 +40,33 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         published: published(actual, &owners),
         pending: pending(core),
         host_access: core.engine.host_access(),
+        policy: policy(core, docker),
+    }
+}
+
+/// The policy in the operator's words; how often its rules fitted is added by who reads the pins.
+fn policy<E: Engine>(core: &Core<E>, docker: &DockerModel) -> PolicyStatus {
+    let (wish, wanted) = (&core.wishes.policy, &core.wanted.state.policy);
+    let words = |values: &[PortRange]| values.iter().map(PortRange::to_string).collect();
+    let rules = (1..).zip(&wish.rules).zip(wanted.groups()).map(|((number, rule), group)| PolicyRuleStatus {
+        number,
+        line: rule.line,
+        action: rule.action.name().to_owned(),
+        source: rule.source.iter().map(Prefix::to_string).collect(),
+        from: rule.from.map(|from| from.name().to_owned()),
+        network: rule.network.clone(),
+        missing: rule.network.iter().filter(|name| docker.managed_network(name).is_none()).cloned().collect(),
+        port: words(&rule.port),
+        protocol: rule.protocol.iter().map(Protocol::to_string).collect(),
+        counter: group.first().map_or(0, |rule| rule.counter),
+        ..PolicyRuleStatus::default()
+    });
+    PolicyStatus {
+        file: core.policy_file.clone(),
+        default: wish.default.name().to_owned(),
+        dry_run: wish.dry_run,
+        rules: rules.collect(),
+        ..PolicyStatus::default()
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    thread,
+    time::Duration,
 };
 
 use aya::{
@@ -115,6 +117,18 @@ pub(super) fn delete<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until every program has ended that runs now.
+pub(super) fn wait_for_programs() {
+    /// `MEMBARRIER_CMD_GLOBAL` (include/uapi/linux/membarrier.h): waits for a grace period of RCU, under which programs run.
+    const GLOBAL: libc::c_int = 1;
+    /// A kernel with CPUs that hardly ever enter it (nohz_full) refuses that. No program runs for so long.
+    const LONG: Duration = Duration::from_millis(100);
+    // SAFETY: the call takes numbers only and touches no memory.
+    if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
+        thread::sleep(LONG);
+    }
 }
 
 fn descriptor(fd: BorrowedFd<'_>) -> u32 {

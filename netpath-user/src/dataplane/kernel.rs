@@ -15,7 +15,7 @@ use aya::{
 };
 use netpath_common::{
     abi::{
-        self, Address, Admitted, AdmittedKey, Config, FlowKey, Handover, Ipv6Address, Mode, Published,
+        self, Address, Admitted, AdmittedKey, Config, Direction, Flow, FlowKey, Handover, Ipv6Address, Mode, Published,
         RESERVED_PORT_WORDS,
         names::{map, program},
     },
@@ -24,7 +24,7 @@ use netpath_common::{
 use nix::fcntl::Flock;
 
 use super::{
-    AttachmentReport, Dataplane, Options, Pins,
+    AttachmentReport, Dataplane, Options, Pins, PolicyPins,
     attach::{self, Links},
     bpf::{self, Cursor},
     collector::Collected,
@@ -33,7 +33,7 @@ use super::{
     hops::Hops,
     host_access, interface,
     layout::Layout,
-    load, remover,
+    load, pins, remover,
 };
 use crate::{
     desired::model::{Admission, Change, Endpoint, Entrance, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
@@ -64,6 +64,7 @@ pub struct Kernel {
     host_addresses: HashMap<MapData, Address, u32>,
     host_addresses_ipv6: HashMap<MapData, Ipv6Address, u32>,
     published: MapData,
+    policy: PolicyPins,
     pub(super) handover: MapData,
     pub(super) flows: MapData,
     pub(super) cones: MapData,
@@ -108,6 +109,7 @@ impl Kernel {
             host_addresses: typed(&mut ebpf, map::HOST_ADDRESSES)?,
             host_addresses_ipv6: typed(&mut ebpf, map::HOST_ADDR_IPV6)?,
             published: raw(&mut ebpf, map::PUBLISHED)?,
+            policy: PolicyPins::open(&options.pin_dir)?,
             handover: raw(&mut ebpf, map::HANDOVER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
             cones: raw(&mut ebpf, map::CONES)?,
@@ -176,6 +178,23 @@ impl Kernel {
     pub fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
         let config = self.pins.config()?;
         self.write_config(Config { opens_flows: 1, ..config })
+    }
+
+    /// Ends the flows that the policy in force denies, and gives how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When maps can't be read, or the kernel doesn't run the program that ends flows.
+    pub fn end_denied(&mut self) -> anyhow::Result<u64> {
+        let policy = self.policy.packed()?;
+        let mut denied = Vec::new();
+        pins::walk::<FlowKey, Flow>(&self.flows, map::FLOWS, |key, flow| {
+            if flow.direction() == Direction::Original && policy.denies(&key, &flow) {
+                denied.push(key);
+            }
+        })?;
+        let program = attach::classifier(&mut self.ebpf, program::REMOVE)?;
+        remover::run(program, &denied).context("the program that removes flows failed")
     }
 
     /// What is attached, and how.
@@ -357,6 +376,7 @@ impl Kernel {
     fn make(&mut self, change: &Change) -> anyhow::Result<()> {
         match change {
             Change::SetMode(mode) => self.set_mode(*mode),
+            Change::SetPolicy(policy) => self.policy.set(policy),
             Change::SetEndpoint(address, endpoint) => self.set_endpoint(*address, endpoint),
             Change::RemoveEndpoint(address) => self.remove_endpoint(*address),
             Change::SetAdmitted(entrance, admission) => self.set_admitted(*entrance, admission),
@@ -395,6 +415,7 @@ impl Kernel {
         let ipv6 = self.host_addresses_ipv6.keys().map(|words| words.map(convert::read_ipv6));
         Ok(State {
             mode: pins.config()?.mode(),
+            policy: self.policy.policy()?,
             endpoints,
             admitted,
             published: pins.published()?.iter().filter_map(convert::read_published).collect(),

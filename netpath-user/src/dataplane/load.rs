@@ -7,7 +7,7 @@ use aya::{
 };
 use netpath_common::abi::{
     Address, Admitted, AdmittedKey, Asked, AskedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Port, Published, PublishedKey, Traffic, Uplink,
+    FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port, Published, PublishedKey, Traffic, Uplink,
     names::{map, variable},
 };
 
@@ -38,7 +38,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 20] = [
+const SHAPES: [Shape; 23] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<AdmittedKey, Admitted>(map::ADMITTED, MapType::Hash),
@@ -60,6 +60,9 @@ const SHAPES: [Shape; 20] = [
     // A ring buffer has neither keys nor values.
     shape::<(), ()>(map::EVENTS, MapType::RingBuf),
     shape::<u32, u64>(map::LISTENER, MapType::Array),
+    shape::<u32, Policy>(map::POLICIES, MapType::Array),
+    shape::<u32, u32>(map::POLICY_IN_FORCE, MapType::Array),
+    shape::<u32, Traffic>(map::POLICY_HITS, MapType::PerCpuArray),
 ];
 
 const _: () = assert!(SHAPES.len() == map::ALL.len(), "every map has a shape");

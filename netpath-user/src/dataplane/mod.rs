@@ -14,6 +14,7 @@ pub use self::{
     listener::{ListenError, Listener},
     load::object,
     pins::{Pins, PinsError},
+    policy::PolicyPins,
     remover::Remover,
     trial::{ProgramCost, TestRun},
 };
@@ -37,6 +38,7 @@ mod layout;
 mod listener;
 mod load;
 pub mod pins;
+mod policy;
 mod remover;
 mod trial;
 

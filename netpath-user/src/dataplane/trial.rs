@@ -39,6 +39,15 @@ impl Kernel {
     ///
     /// When there is no such program, or the kernel refuses the frame: it takes one page at most.
     pub fn test_tc(&self, program: &str, ifindex: IfIndex, frame: &[u8]) -> anyhow::Result<TestRun> {
+        self.repeat_tc(program, ifindex, frame, 1)
+    }
+
+    /// Runs a tc program again and again on one frame, as the run before has left it, without a system call in between.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::test_tc`].
+    pub fn repeat_tc(&self, program: &str, ifindex: IfIndex, frame: &[u8], times: u32) -> anyhow::Result<TestRun> {
         /// Size of `struct __sk_buff` and the place of its member `ifindex` (`include/uapi/linux/bpf.h`).
         const CONTEXT_LEN: usize = 192;
         const IFINDEX_AT: usize = 40;
@@ -52,6 +61,7 @@ impl Kernel {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            repeat: times,
             ..TestRunOptions::new()
         };
         let found = self.ebpf.program(program).ok_or_else(|| anyhow!("the eBPF object lacks the program {program}"))?;

@@ -18,8 +18,10 @@ use super::{
     },
     network::terms,
     numbers::{self, Numbers},
+    policy,
     uplinks::{self, UplinkChoice},
 };
+use crate::settings;
 
 /// Whether uplinks get the XDP program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct Wishes {
     pub foreign_sources: BTreeSet<String>,
     /// Whether containers reach ports that other networks publish.
     pub reach_published_of_others: bool,
+    /// Who may open flows to published ports.
+    pub policy: settings::policy::Policy,
 }
 
 impl Default for Wishes {
@@ -57,6 +61,7 @@ impl Default for Wishes {
             full_cone: BTreeMap::new(),
             foreign_sources: BTreeSet::new(),
             reach_published_of_others: true,
+            policy: settings::policy::Policy::default(),
         }
     }
 }
@@ -70,6 +75,8 @@ pub struct Wanted {
     pub numbers: Numbers,
     /// One sentence for each thing that can't be had as things are.
     pub refused: Vec<String>,
+    /// One sentence for each network that the policy names and that doesn't exist.
+    pub missing_networks: Vec<String>,
     /// What is expected to solve itself soon (object, reason); the daemon isn't in step with Docker until then.
     pub unresolved: Vec<(String, String)>,
 }
@@ -82,6 +89,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     let mut wanted =
         Wanted { numbers: numbers::assign(&bridge_indexes, &numbers::in_use(actual)), ..Wanted::default() };
     wanted.state.mode = mode;
+    add_policy(&mut wanted, docker, &bridges, wishes, actual);
     add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual);
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
@@ -105,6 +113,10 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     let mut wanted = Wanted { numbers: numbers::in_use(actual), ..Wanted::default() };
     let of_docker = |attachment: &&Attachment| matches!(attachment.hook, Hook::Container | Hook::Bridge);
     wanted.state.mode = actual.mode;
+    // Names of networks are Docker's to tell; until then the list in force stays.
+    let needs_names = wishes.policy.rules.iter().any(|rule| !rule.network.is_empty());
+    wanted.state.policy =
+        if needs_names { actual.policy.clone() } else { policy::resolve(&wishes.policy, |_| None, &actual.policy) };
     wanted.state.endpoints = actual.endpoints.clone();
     wanted.state.admitted = actual.admitted.clone();
     wanted.state.published = actual.published.clone();
@@ -115,6 +127,30 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
     wanted
+}
+
+/// The policy, with the numbers of the networks that exist now.
+fn add_policy(
+    wanted: &mut Wanted,
+    docker: &DockerModel,
+    bridges: &BTreeMap<&str, IfIndex>,
+    wishes: &Wishes,
+    actual: &State,
+) {
+    let number = |text: &str| {
+        let bridge = bridges.get(docker.managed_network(text)?)?;
+        wanted.numbers.get(bridge).copied()
+    };
+    let missing = policy::missing(&wishes.policy, number).into_iter().map(|(line, name)| {
+        format!(
+            "the policy's rule in line {line} names the network {name}, which doesn't exist; until it does, the rule fits \
+             nothing there"
+        )
+    });
+    let missing: Vec<_> = missing.collect();
+    wanted.state.policy = policy::resolve(&wishes.policy, number, &actual.policy);
+    wanted.refused.extend(missing.iter().cloned());
+    wanted.missing_networks = missing;
 }
 
 /// The managed networks' bridges that exist, by network id.
@@ -286,8 +322,7 @@ fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Containe
             continue;
         }
         let is_alone = wanted.state.mode == Mode::Sole;
-        if is_alone && (terms & Terms::ROUTED != 0 || is_gateway && terms & (Terms::DIRECT | Terms::TRUSTED) != 0)
-        {
+        if is_alone && (terms & Terms::ROUTED != 0 || is_gateway && terms & (Terms::DIRECT | Terms::TRUSTED) != 0) {
             add_open(&mut wanted.state, container, interface.address);
         }
         if is_gateway && !is_routed(terms) {

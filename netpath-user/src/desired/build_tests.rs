@@ -71,6 +71,7 @@ fn a_stock_host_with_one_container() {
     let at = |ifindex, hook| Attachment { ifindex, hook };
     let expected = State {
         mode: Mode::Takeover,
+        policy: policy::Policy::default(),
         endpoints: [(WEB, endpoint)].into(),
         admitted: [(Entrance::Veth(VETH), Admission { network: 3, ..Admission::default() })].into(),
         published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
@@ -406,4 +407,25 @@ fn an_isolated_network_has_no_gateway_whatever_the_bridge_has() {
     let state = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual).state;
     assert_eq!(state.endpoints[&WEB].gateway, Ipv4Addr::UNSPECIFIED);
     assert_eq!(case.build().state.endpoints[&WEB].gateway, GATEWAY);
+}
+
+#[test]
+fn a_policy_finds_its_networks_by_name_and_id_and_says_which_are_not_there() {
+    let mut case = with_second_network("shop");
+    let text = "[[policy.rule]]\naction = \"deny\"\nnetwork = [\"bridge\", \"shop\", \"second-but-longer\", \"blog\"]";
+    case.wishes.policy = settings::Settings::parse(text).unwrap().policy;
+    let id = case.docker.networks.remove("second").unwrap();
+    case.docker.networks.insert("second-but-longer-still".to_owned(), id);
+    let wanted = case.build();
+    let numbers: Vec<_> = wanted.state.policy.rules.iter().map(|rule| rule.wanted.network).collect();
+    assert_eq!(numbers, [3, 4, 4, 0]);
+    let [missing] = wanted.missing_networks.as_slice() else { panic!("{:?}", wanted.missing_networks) };
+    assert!(missing.contains("line 1") && missing.contains("blog"), "{missing}");
+    // Without Docker's word the list in force stays.
+    case.actual.policy = wanted.state.policy.clone();
+    let without = build_without_docker(&case.host, &case.wishes, &case.actual);
+    assert_eq!(without.state.policy, wanted.state.policy);
+    case.wishes.policy.rules[0].network.clear();
+    let without = build_without_docker(&case.host, &case.wishes, &case.actual);
+    assert_eq!(without.state.policy.rules.len(), 1);
 }

@@ -21,11 +21,15 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The object of a change of the policy.
+pub const POLICY: &str = "policy";
+
 /// The object of a change, the same for every change of that object.
 #[must_use]
 pub fn object(change: &Change) -> String {
     match change {
         Change::SetMode(_) => "mode".to_owned(),
+        Change::SetPolicy(_) => POLICY.to_owned(),
         Change::SetEndpoint(address, _) | Change::RemoveEndpoint(address) => format!("endpoint {address}"),
         Change::SetAdmitted(entrance, _) | Change::RemoveAdmitted(entrance) => match entrance {
             Entrance::Veth(ifindex) => format!("sender with interface index {ifindex}"),

@@ -16,6 +16,10 @@ pub fn diff(actual: &State, desired: &State) -> Vec<Change> {
     if actual.mode != desired.mode {
         changes.push(Change::SetMode(desired.mode));
     }
+    // Before anything that it is to protect is there.
+    if actual.policy != desired.policy {
+        changes.push(Change::SetPolicy(desired.policy.clone()));
+    }
     remove_published(actual, desired, &mut changes);
     add(actual, desired, &mut changes);
     set_published(actual, desired, &mut changes);

@@ -9,7 +9,10 @@ use netpath_common::abi::Mode;
 use proptest::{collection, prelude::*, sample};
 
 use super::*;
-use crate::desired::model::{Admission, Attachment, Endpoint, Entrance, Hook, Protocol, Uplink};
+use crate::desired::{
+    model::{Admission, Attachment, Endpoint, Entrance, Hook, Protocol, Uplink},
+    policy::Policy,
+};
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
     (1_u8..6).prop_map(|last| Ipv4Addr::new(172, 17, 0, last))
@@ -62,21 +65,31 @@ fn attachment() -> impl Strategy<Value = Attachment> {
     (1_u32..4, sample::select(hooks)).prop_map(|(ifindex, hook)| Attachment { ifindex, hook })
 }
 
+fn policy() -> impl Strategy<Value = Policy> {
+    (any::<bool>(), 0_u16..3).prop_map(|(dry_run, default_counter)| Policy {
+        dry_run,
+        default_counter,
+        ..Policy::default()
+    })
+}
+
 prop_compose! {
     /// A state whose published ports all lead to endpoints of its own.
     fn state()(endpoints in collection::btree_map(address(), endpoint(), 0..5))(
         published in published(endpoints.keys().copied().collect()),
         endpoints in Just(endpoints),
         sole in any::<bool>(),
+        policy in policy(),
         uplinks in collection::btree_map(1_u32..4, 576_u32..579, 0..3),
         host_addresses in collection::btree_set(address(), 0..4),
         host_addresses_ipv6 in collection::btree_set((0..4_u128).prop_map(Ipv6Addr::from_bits), 0..4),
         attachments in collection::btree_set(attachment(), 0..6),
         admitted in collection::btree_map(entrance(), admission(), 0..5),
     ) -> State {
-        let uplink = |mtu| Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 1), 24)], mtu };
+        let uplink = |mtu| Uplink { addresses: vec![(Ipv4Addr::new(192, 0, 2, 1), 24)], mtu, gateway: Ipv4Addr::new(192, 0, 2, 254) };
         State {
             mode: if sole { Mode::Sole } else { Mode::Takeover },
+            policy,
             endpoints,
             admitted,
             published,
@@ -131,6 +144,15 @@ proptest! {
             prop_assert!(kept.iter().all(|attachment| reached.attachments.contains(attachment)), "after {change:?}");
         }
     }
+}
+
+#[test]
+fn the_policy_stands_before_what_it_guards() {
+    let endpoint = PublishedTarget { address: Ipv4Addr::new(172, 17, 0, 2), port: 80 };
+    let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 80, protocol: Protocol::Tcp };
+    let policy = Policy { dry_run: true, ..Policy::default() };
+    let desired = State { policy: policy.clone(), published: [(port, endpoint)].into(), ..State::default() };
+    assert_eq!(diff(&State::default(), &desired).first(), Some(&Change::SetPolicy(policy)));
 }
 
 #[test]

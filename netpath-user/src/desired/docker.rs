@@ -191,6 +191,17 @@ impl DockerModel {
             })
     }
 
+    /// The id of the managed network with this name or id; of an id, as much as Docker shows is enough.
+    #[must_use]
+    pub fn managed_network(&self, text: &str) -> Option<&str> {
+        /// The length of an id as Docker shows it.
+        const SHORT_ID: usize = 12;
+        let is_id = |id: &Id| text.len() >= SHORT_ID && id.starts_with(text);
+        let mut managed = self.networks.iter().filter(|(_, network)| network.is_managed());
+        let named = managed.clone().find(|(_, network)| network.name == text);
+        named.or_else(|| managed.find(|(id, _)| is_id(id))).map(|(id, _)| id.as_str())
+    }
+
     /// Who has which address on a managed network.
     #[must_use]
     pub fn owners(&self) -> BTreeMap<Ipv4Addr, Owner<'_>> {

@@ -12,6 +12,7 @@ pub mod host;
 pub mod model;
 pub mod network;
 pub mod numbers;
+pub mod policy;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod uplinks;

@@ -10,6 +10,8 @@ use std::{
 use netpath_common::abi::Mode;
 use serde::{Deserialize, Serialize};
 
+use super::policy::Policy;
+
 /// An interface index in the daemon's network namespace.
 pub type IfIndex = u32;
 
@@ -151,6 +153,8 @@ pub struct Attachment {
 pub struct State {
     /// How netpath shares the host with dockerd.
     pub mode: Mode,
+    /// Who may open flows to published ports.
+    pub policy: Policy,
     /// Endpoints by address.
     pub endpoints: BTreeMap<Ipv4Addr, Endpoint>,
     /// What interfaces let in.
@@ -171,6 +175,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             mode: Mode::Takeover,
+            policy: Policy::default(),
             endpoints: BTreeMap::new(),
             admitted: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -187,6 +192,7 @@ impl State {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::SetMode(mode) => self.mode = *mode,
+            Change::SetPolicy(policy) => self.policy.clone_from(policy),
             Change::SetEndpoint(address, endpoint) => {
                 self.endpoints.insert(*address, endpoint.clone());
             }
@@ -234,6 +240,8 @@ impl State {
 pub enum Change {
     /// Set the mode.
     SetMode(Mode),
+    /// Put another policy in force.
+    SetPolicy(Policy),
     /// Add or replace an endpoint.
     SetEndpoint(Ipv4Addr, Endpoint),
     /// Remove an endpoint; its flows end.

@@ -16,6 +16,7 @@ pub use self::{
     timeouts::{Profile, TimeoutTable, key},
 };
 
+pub mod policy;
 mod ports;
 mod timeouts;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub isolation: IsolationSettings,
     /// Networks by Docker's name or id.
     pub networks: BTreeMap<String, NetworkSettings>,
+    /// Who may open connections to published ports.
+    pub policy: policy::Policy,
 }
 
 /// `[ports]`.
@@ -110,9 +113,15 @@ impl Settings {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         settings.timeouts.check()?;
+        settings.policy.check(text)?;
         Ok(settings)
     }
 }

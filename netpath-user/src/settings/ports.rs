@@ -16,6 +16,16 @@ pub struct PortRange {
     pub last: u16,
 }
 
+impl fmt::Display for PortRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(formatter, "{}", self.first)
+        } else {
+            write!(formatter, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
 impl FromStr for PortRange {
     type Err = String;
 

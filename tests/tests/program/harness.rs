@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -143,6 +143,11 @@ impl Host {
             self.kernel.apply(change).expect("the maps take the change");
         }
         self.kernel.begin_opening_flows().expect("the configuration can be written");
+    }
+
+    /// Where its maps are pinned.
+    pub(crate) fn pin_dir(&self) -> &Path {
+        &self.pin_dir
     }
 
     /// Gives a frame to the program behind a container's veth.

@@ -5,6 +5,7 @@
 
 mod budget;
 mod harness;
+mod policy;
 mod race;
 
 use harness::*;
