@@ -402,7 +402,7 @@ impl Kernel {
             endpoints.insert(address, convert::read_endpoint(&endpoint, &pins.hops(endpoint.hop)?));
         }
         let mut admitted = BTreeMap::new();
-        for entry in self.admitted.iter() {
+        for entry in &self.admitted {
             let (key, value) = entry.context("can't read what is let in")?;
             let (entrance, admission) = convert::read_admitted(&key, &value);
             admitted.insert(entrance, admission);

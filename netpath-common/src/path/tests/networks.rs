@@ -140,9 +140,9 @@ fn other_networks_are_reached_by_published_ports_only_and_not_even_by_those_wher
         let mut model = host(mode, 0);
         let fate = sends(&mut model, OTHER_IFINDEX, from_to(OTHER, WEB, 80));
         if mode == Mode::Sole {
-            assert_dropped(fate, DropReason::OtherNetwork)
+            assert_dropped(fate, DropReason::OtherNetwork);
         } else {
-            assert_kernel(fate)
+            assert_kernel(fate);
         }
         let published = from_to(OTHER, Model::HOST, 8080);
         assert_eq!(sends(&mut model, OTHER_IFINDEX, published).path(), Some(PathCount::Hairpin));
@@ -309,7 +309,11 @@ fn a_container_that_is_not_known_yet_is_the_kernels_in_takeover_and_nobodys_alon
     {
         let mut model = host(mode, 0);
         let fate = sends(&mut model, 99, from_to([172, 17, 0, 9], destination, 53));
-        if mode == Mode::Sole { assert_dropped(fate, DropReason::ForeignSource) } else { assert_kernel(fate) }
+        if mode == Mode::Sole {
+            assert_dropped(fate, DropReason::ForeignSource);
+        } else {
+            assert_kernel(fate);
+        }
     }
 }
 
