@@ -7,7 +7,11 @@ use netpath_common::abi::Mode;
 
 use super::{
     ct::{EventsArgs, FilterArgs},
+    endpoint::EndpointListArgs,
+    inspect::InspectArgs,
+    net::NetListArgs,
     output::Format,
+    ports::PortsArgs,
 };
 use crate::{
     control::DEFAULT_SOCKET,
@@ -94,10 +98,13 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Ct(CtVerb),
     /// Show published ports
-    Ports,
+    Ports(PortsArgs),
     /// Show networks
     #[command(subcommand)]
     Net(NetVerb),
+    /// Show containers' addresses and interfaces
+    #[command(subcommand)]
+    Endpoint(EndpointVerb),
     /// Show dropped packets by reason
     Drops,
 }
@@ -129,8 +136,17 @@ pub(super) enum CtVerb {
 /// `netpath net`.
 #[derive(Debug, Subcommand)]
 pub(super) enum NetVerb {
-    /// List the networks that netpath carries
-    Ls,
+    /// List the networks that netpath manages
+    Ls(NetListArgs),
+    /// Show all that is known of networks, with their containers and published ports
+    Inspect(InspectArgs),
+}
+
+/// `netpath endpoint`.
+#[derive(Debug, Subcommand)]
+pub(super) enum EndpointVerb {
+    /// List containers' addresses, with the host side of their veths
+    Ls(EndpointListArgs),
 }
 
 /// `netpath run`.
@@ -145,6 +161,9 @@ pub(super) struct RunArgs {
     /// How netpath shares the host with dockerd's iptables rules
     #[arg(long, value_enum, default_value_t = ModeChoice::Auto)]
     pub(super) mode: ModeChoice,
+    /// Take networks over although rules in DOCKER-USER and the like lose their effect on them
+    #[arg(long)]
+    pub(super) ignore_user_rules: bool,
     /// How the tc programs are attached
     #[arg(long, value_enum, value_name = "HOW", default_value_t = TcChoice::Auto)]
     pub(super) tc: TcChoice,
@@ -276,6 +295,11 @@ mod tests {
             "netpath ct ls --network=",
             "netpath ct events --count 0",
             "netpath ct events --timeout never",
+            "netpath net ls --filter label=x",
+            "netpath net ls --filter name",
+            "netpath net inspect",
+            "netpath endpoint ls --filter address=nowhere",
+            "netpath ports --filter publish=x",
             "netpath",
         ] {
             let error = parse(line).unwrap_err();

@@ -25,7 +25,8 @@ const DAEMON_ENDS: Duration = Duration::from_secs(10);
 
 /// What was removed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Report {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Report {
     /// Where it was pinned.
     pin_dir: PathBuf,
     /// Whether a daemon was running and has ended.

@@ -10,13 +10,14 @@ use aya::util::KernelVersion;
 use netpath_common::abi::Mode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{mpsc, watch as channel},
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{error, info, warn};
 
 use self::{
+    bypass::{Bypass, Policy},
     core::Core,
     fill::{Fill, Notice},
 };
@@ -27,16 +28,18 @@ use crate::{
         host::HostModel,
         uplinks::UplinkChoice,
     },
+    firewall::{self, Ruleset},
     report::DaemonStatus,
     status::Flows,
     watch::{
-        News,
+        self, News,
         docker::{Watcher, socket_from_environment},
         netlink::{self, HostWatch},
         netns::Wish,
     },
 };
 
+pub(crate) mod bypass;
 mod core;
 mod engine;
 mod failures;
@@ -67,6 +70,8 @@ pub struct Options {
     pub masquerade: BTreeMap<String, Vec<Ipv4Addr>>,
     /// Whether a network has cones, by its name or id.
     pub full_cone: BTreeMap<String, bool>,
+    /// Whether networks are taken over although rules of the firewall lose their effect on them.
+    pub ignore_user_rules: bool,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
 }
@@ -92,13 +97,15 @@ enum Event {
 /// When a named uplink doesn't exist, or when the kernel refuses the dataplane or its sockets.
 pub async fn run(
     options: Options,
-    reports: watch::Sender<DaemonStatus>,
+    reports: channel::Sender<DaemonStatus>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let socket = socket_from_environment()?;
     let host_watch = HostWatch::subscribe()?;
     let host = Arc::new(netlink::read()?);
     check_uplinks(&options.uplinks, &host)?;
+    // Before anything is carried: a rule that would lose its effect must be known by then.
+    let ruleset = Arc::new(firewall::read::read(&Ruleset::default()).await);
     let mut kernel = Kernel::open(&options.dataplane)?;
     kernel.attach_host_access();
 
@@ -106,10 +113,13 @@ pub async fn run(
     // Dropping the set ends the watchers.
     let mut watchers = JoinSet::new();
     watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
+    watchers.spawn(watch::firewall::watch(Arc::clone(&ruleset), send.clone()));
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
-    let core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
+    let mut core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
+    let policy = if options.ignore_user_rules { Policy::Ignore } else { Policy::Refuse };
+    core.bypass = Bypass::new(policy, Some(ruleset));
     let pin_dir = options.dataplane.pin_dir;
     let mut daemon = Daemon { core, reports, collect_entries, pin_dir, collector_error: None, fill: Fill::default() };
     daemon.run(Sources::new(news)?, stop).await;
@@ -191,7 +201,7 @@ fn every(period: Duration) -> Interval {
 
 struct Daemon {
     core: Core<Kernel>,
-    reports: watch::Sender<DaemonStatus>,
+    reports: channel::Sender<DaemonStatus>,
     collect_entries: usize,
     pin_dir: PathBuf,
     collector_error: Option<String>,

@@ -40,13 +40,15 @@ pub struct Network {
     pub masquerade: Option<Ipv4Addr>,
     /// What the option `netpath.full_cone` says, word for word.
     pub full_cone: Option<String>,
+    /// Whether it is left to Docker because of the firewall's rules; set by the daemon, not by Docker.
+    pub refused: bool,
 }
 
 impl Network {
     /// Whether netpath carries this network.
     #[must_use]
     pub fn is_managed(&self) -> bool {
-        self.driver == BRIDGE_DRIVER
+        self.driver == BRIDGE_DRIVER && !self.refused
     }
 }
 

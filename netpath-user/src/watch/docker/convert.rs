@@ -50,6 +50,7 @@ pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
         gateway,
         masquerade: options.get(option::HOST_IPV4).and_then(|address| address.parse().ok()),
         full_cone: options.get(option::FULL_CONE).cloned(),
+        refused: false,
     };
     Some((id, network))
 }
