@@ -9,6 +9,7 @@ use super::{
     ct::{EventsArgs, FilterArgs},
     endpoint::EndpointListArgs,
     inspect::InspectArgs,
+    migrate::MigrateArgs,
     net::NetListArgs,
     output::Format,
     ports::PortsArgs,
@@ -37,6 +38,8 @@ Examples:
   netpath ct ls -o json | jq '.[] | select(.state == \"ESTABLISHED\")'
   netpath ct rm --dst 198.51.100.7             end connections; `ct flush` ends all
   netpath ct events --count 10                 connections as they begin and end
+  netpath endpoint ls --filter network=bridge  containers' addresses and the host side of their veths
+  netpath migrate --check                      what would moving over change?
   netpath detach                               give everything back to Docker
 
 Exit codes:
@@ -46,7 +49,7 @@ Exit codes:
   3  no daemon answers, or nothing is attached
   4  a permission or capability is missing
   5  the kernel lacks something
-  6  attached, but not in step with Docker
+  6  attached, but not in step with Docker; for migrate: something stands in the way
 
 DOCKER_HOST (unix://PATH) names Docker's socket, RUST_LOG the level of the daemon's log.";
 
@@ -107,6 +110,8 @@ pub(super) enum Verb {
     Endpoint(EndpointVerb),
     /// Show dropped packets by reason
     Drops,
+    /// Move this host from Docker's rules to netpath and back
+    Migrate(MigrateArgs),
 }
 
 /// `netpath ct`.
@@ -300,6 +305,10 @@ mod tests {
             "netpath net inspect",
             "netpath endpoint ls --filter address=nowhere",
             "netpath ports --filter publish=x",
+            "netpath migrate",
+            "netpath migrate --check --to sole",
+            "netpath migrate --check --dry-run",
+            "netpath migrate --to iptables",
             "netpath",
         ] {
             let error = parse(line).unwrap_err();

@@ -26,6 +26,7 @@ mod endpoint;
 mod exit;
 mod inspect;
 mod list;
+mod migrate;
 mod net;
 mod output;
 mod ports;
@@ -68,6 +69,7 @@ fn perform(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
             Verb::Net(NetVerb::Inspect(args)) => inspect::run(global, &args).await,
             Verb::Endpoint(EndpointVerb::Ls(args)) => endpoint::list(global, &args).await,
             Verb::Drops => drops::run(global),
+            Verb::Migrate(args) => migrate::run(global, &args).await,
         }
     })
 }

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-use super::{detach, drops, inspect, ports};
+use super::{detach, drops, inspect, migrate, ports};
 use crate::{report::EndpointStatus, status};
 
 fn check<T: JsonSchema>(verb: &str) {
@@ -30,4 +30,6 @@ fn the_schemas_are_those_of_what_is_printed() {
     check::<Vec<ports::Port>>("ports");
     check::<Vec<drops::Drops>>("drops");
     check::<detach::Report>("detach");
+    check::<migrate::CheckReport>("migrate-check");
+    check::<migrate::MoveReport>("migrate-to");
 }

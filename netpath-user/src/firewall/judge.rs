@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Backend, Chain, Conditions, Hook, Match, Rule, Ruleset, Table, is_dockers_chain};
+use super::{Action, Backend, Chain, Conditions, DOCKER_USER, Hook, Match, Rule, Ruleset, Table, is_dockers_chain};
 use crate::{desired::docker::Id, subnet::Subnet};
 
 /// Chains jump to chains; deeper than the kernel allows there is nothing (`NFT_JUMP_STACK_SIZE`).
@@ -317,7 +317,7 @@ impl<'a> Walk<'a, '_> {
 
 /// Docker sets the policy of FORWARD; where it has rules, the policy is its own doing.
 fn is_dockers_policy(table: &Table, name: &str, chain: &Chain) -> bool {
-    let jumps = |rule: &Rule| matches!(&rule.action, Action::Jump(to) if to.iter().any(|to| to.starts_with("DOCKER")));
+    let jumps = |rule: &Rule| matches!(&rule.action, Action::Jump(to) if to.iter().any(|to| to == DOCKER_USER || is_dockers_chain(to)));
     table.backend != Backend::Nft && table.name == "filter" && name == "FORWARD" && chain.rules.iter().any(jumps)
 }
 
@@ -326,19 +326,14 @@ fn last_of_docker(table: &Table, name: &str, chain: &Chain, scene: &Scene) -> Op
     if table.backend == Backend::Nft || table.name != "filter" || name != "FORWARD" {
         return None;
     }
-    let jumps = |rule: &Rule| matches!(&rule.action, Action::Jump(to) if to.iter().any(|to| to.starts_with("DOCKER")));
+    let jumps = |rule: &Rule| matches!(&rule.action, Action::Jump(to) if to.iter().any(|to| to == DOCKER_USER || is_dockers_chain(to)));
     chain.rules.iter().rposition(|rule| jumps(rule) || is_dockers_rule(table, name, rule, scene)).map(|last| last + 1)
 }
 
-/// Whether Docker made a rule outside of its chains.
-fn is_dockers_rule(table: &Table, chain: &str, rule: &Rule, scene: &Scene) -> bool {
+/// Whether Docker made a rule outside of its chains, other than the jumps into them.
+pub(super) fn is_dockers_rule(table: &Table, chain: &str, rule: &Rule, scene: &Scene) -> bool {
     if table.backend == Backend::Nft {
         return false;
-    }
-    if let Action::Jump(targets) = &rule.action
-        && targets.iter().any(|target| is_dockers_chain(target))
-    {
-        return true;
     }
     let of = |matched: Option<&Match<String>>, negated: bool| {
         let name = matched.filter(|matched| matched.negated == negated).map(|matched| matched.values.as_slice());

@@ -87,6 +87,13 @@ fn a_rule_concerns_the_networks_that_it_may_be_about() {
         ("USER", "-A DOCKER-USER -p tcp -j LOG", Effect::Counts, both),
         ("USER", "-A DOCKER-USER -p tcp", Effect::Counts, both),
         ("USER", "-A DOCKER-USER -i eth0 -o docker0 -j NFQUEUE --queue-num 1", Effect::Restricts, &["bridge"]),
+        ("AFTER", "-A DOCKER -s 198.51.100.7/32 -j DROP", Effect::Restricts, both),
+        (
+            "NAT",
+            ":DOCKER-BLOCK - [0:0]\n-A PREROUTING -j DOCKER-BLOCK\n-A DOCKER-BLOCK -p tcp -j DROP",
+            Effect::Restricts,
+            both,
+        ),
         ("BEFORE", "-A FORWARD -i eth0 -o br-web -j DROP", Effect::Restricts, &["web"]),
         ("NAT", "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 81", Effect::Changes, both),
         ("NAT", "-A POSTROUTING -s 172.17.0.0/16 -o eth0 -j SNAT --to-source 192.0.2.7", Effect::Changes, &["bridge"]),

@@ -16,6 +16,7 @@ mod judge;
 mod nft;
 pub mod read;
 mod save;
+pub mod stale;
 
 /// All rules that could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Table {
     pub backend: Backend,
     /// Its name, with the family where it is nftables'.
     pub name: String,
-    /// Its chains, without Docker's own.
+    /// Its chains; of Docker's own only rules that Docker doesn't make.
     pub chains: BTreeMap<String, Chain>,
 }
 
@@ -149,10 +150,23 @@ pub enum Action {
     Goto(Vec<String>),
 }
 
-/// Whether a chain is Docker's own; DOCKER-USER is the operator's.
+/// Whether a chain is Docker's own. By the whole name: people call chains of theirs DOCKER-something too.
 fn is_dockers_chain(name: &str) -> bool {
-    name != DOCKER_USER && (name == "DOCKER" || name.starts_with("DOCKER-"))
+    DOCKER_CHAINS.contains(&name)
 }
+
+/// The chains of Docker 1.13 to 29, but for DOCKER-USER, which is the operator's.
+const DOCKER_CHAINS: [&str; 9] = [
+    "DOCKER",
+    "DOCKER-BRIDGE",
+    "DOCKER-CT",
+    "DOCKER-FORWARD",
+    "DOCKER-INGRESS",
+    "DOCKER-INTERNAL",
+    "DOCKER-ISOLATION",
+    "DOCKER-ISOLATION-STAGE-1",
+    "DOCKER-ISOLATION-STAGE-2",
+];
 
 /// The chain that Docker makes for the operator's rules.
 const DOCKER_USER: &str = "DOCKER-USER";

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::{Action, Backend, Conditions, Hook, Match, Rule, Table};
 use crate::subnet::Subnet;
 
+/// Docker's own tables, from 29 on.
+const DOCKER_TABLES: [&str; 3] = ["docker-bridges", "docker-dns", "docker-overlay"];
+
 /// The tables of nftables' own. `iptables` are the names of those that iptables-nft has shown already.
 ///
 /// # Errors
@@ -26,7 +29,7 @@ pub(super) fn parse(text: &str, iptables: &BTreeSet<String>) -> anyhow::Result<V
         let place = if chain.is_object() { chain } else { rule };
         let (Some(family), Some(name)) = (place["family"].as_str(), place["table"].as_str()) else { continue };
         if !matches!(family, "ip" | "inet" | "netdev" | "bridge")
-            || name.starts_with("docker-")
+            || DOCKER_TABLES.contains(&name)
             || (family == "ip" && iptables.contains(name))
         {
             continue;

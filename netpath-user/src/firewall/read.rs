@@ -3,9 +3,10 @@
 //! Every tool is a child process with a time limit. One that isn't there or fails is an error in the answer, never silence:
 //! rules that can't be seen may be there.
 
-use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io, path::Path, process::Stdio, time::Duration};
 
-use tokio::{process::Command, time::timeout};
+use anyhow::{Context as _, ensure};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use super::{Backend, Ruleset, Table, nft, save};
 
@@ -67,6 +68,75 @@ fn has_legacy_tables(names: &Path) -> bool {
     fs::read_to_string(names).is_ok_and(|names| !names.trim().is_empty())
 }
 
+/// Rules of iptables word for word.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// What restores them, such as `iptables-nft-restore`.
+    pub restores: String,
+    /// What `iptables-save` prints.
+    pub text: String,
+}
+
+/// The rules of both kinds of iptables, and of ip6tables, word for word. What can't be shown is left out.
+pub async fn saved() -> Vec<Saved> {
+    let mut all = Vec::new();
+    for family in ["iptables", "ip6tables"] {
+        let mut tools = vec![format!("{family}-nft")];
+        let names = LEGACY_TABLES.replace("ip_", if family == "iptables" { "ip_" } else { "ip6_" });
+        if has_legacy_tables(Path::new(&names)) {
+            tools.push(format!("{family}-legacy"));
+        }
+        for tool in tools {
+            if let Ok(text) = run(&format!("{tool}-save"), &[]).await {
+                all.push(Saved { restores: format!("{tool}-restore"), text });
+            }
+        }
+    }
+    all
+}
+
+/// Makes changes as `iptables-restore --noflush` takes them, each table's at once.
+///
+/// # Errors
+///
+/// When the tool refuses; then the table at fault is as it was.
+pub async fn change(restores: &str, script: &str) -> anyhow::Result<()> {
+    let mut child = command(restores, &["--noflush"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {restores}"))?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(script.as_bytes()).await.with_context(|| format!("writing to {restores}"))?;
+    }
+    let output = timeout(TIME_LIMIT, child.wait_with_output()).await;
+    let output = output.with_context(|| format!("{restores} takes too long"))?.context("waiting for it")?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{restores} failed ({}): {}", output.status, message.trim());
+    Ok(())
+}
+
+/// The table in which Docker 29 and later can keep its rules.
+const DOCKER_TABLE: [&str; 3] = ["table", "ip", "docker-bridges"];
+
+/// Whether Docker keeps its rules in nftables.
+pub async fn has_docker_table() -> bool {
+    run("nft", &[&["list"], &DOCKER_TABLE[..]].concat()).await.is_ok()
+}
+
+/// Removes the table in which Docker kept its rules, if it is there.
+///
+/// # Errors
+///
+/// When nft refuses.
+pub async fn remove_docker_table() -> anyhow::Result<()> {
+    if has_docker_table().await {
+        run("nft", &[&["delete"], &DOCKER_TABLE[..]].concat()).await?;
+    }
+    Ok(())
+}
+
 /// Why a tool shows nothing.
 #[derive(Debug, thiserror::Error)]
 enum ToolError {
@@ -82,10 +152,7 @@ enum ToolError {
 
 async fn run(tool: &str, arguments: &[&str]) -> Result<String, ToolError> {
     let owned = || tool.to_owned();
-    let path = std::env::var("PATH").map_or_else(|_| SYSTEM_PATH.to_owned(), |path| format!("{path}:{SYSTEM_PATH}"));
-    let mut command = Command::new(tool);
-    command.args(arguments).env("PATH", path).env("LC_ALL", "C").stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let output = match timeout(TIME_LIMIT, command.output()).await {
+    let output = match timeout(TIME_LIMIT, command(tool, arguments).output()).await {
         Err(_) => return Err(ToolError::TimedOut { tool: owned() }),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(ToolError::Absent(owned())),
         Ok(Err(source)) => return Err(ToolError::Start { tool: owned(), source }),
@@ -96,6 +163,13 @@ async fn run(tool: &str, arguments: &[&str]) -> Result<String, ToolError> {
         return Err(ToolError::Failed { tool: owned(), status: output.status, message });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn command(tool: &str, arguments: &[&str]) -> Command {
+    let path = std::env::var("PATH").map_or_else(|_| SYSTEM_PATH.to_owned(), |path| format!("{path}:{SYSTEM_PATH}"));
+    let mut command = Command::new(tool);
+    command.args(arguments).env("PATH", path).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
+    command
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Action, Backend, Chain, Hook, Match, Rule, Table, is_dockers_chain};
 use crate::subnet::Subnet;
 
-/// The tables in a print of `iptables-save`. Docker's own chains are left out, however many rules they have.
+/// The tables in a print of `iptables-save`. Docker's own rules in its chains are left out, however many there are.
 pub(super) fn parse(backend: Backend, text: &str) -> Vec<Table> {
     let mut tables = Vec::new();
     for line in text.lines() {
@@ -16,17 +16,21 @@ pub(super) fn parse(backend: Backend, text: &str) -> Vec<Table> {
         if let Some(chain) = line.strip_prefix(':') {
             let mut words = chain.split_whitespace();
             let (Some(name), policy) = (words.next(), words.next()) else { continue };
-            if !is_dockers_chain(name) {
-                let drops_by_default = policy == Some("DROP");
-                table.chains.insert(name.to_owned(), Chain { hook: hook(name), drops_by_default, rules: Vec::new() });
-            }
+            let drops_by_default = policy == Some("DROP");
+            table.chains.insert(name.to_owned(), Chain { hook: hook(name), drops_by_default, rules: Vec::new() });
         } else if let Some((chain, rule)) = rule(line)
+            && (!is_dockers_chain(&chain) || is_foreign(&rule))
             && let Some(chain) = table.chains.get_mut(&chain)
         {
             chain.rules.push(rule);
         }
     }
     tables
+}
+
+/// Whether somebody put a rule into a chain of Docker's: Docker keeps nobody out by where they come from.
+fn is_foreign(rule: &Rule) -> bool {
+    rule.action == Action::Restrict && rule.conditions.source.as_ref().is_some_and(|source| !source.negated)
 }
 
 /// A built-in chain's place. The host's own packets and those to the host aren't containers'.
@@ -146,7 +150,9 @@ mod tests {
 :DOCKER-USER - [0:0]
 [3:180] -A FORWARD -j DOCKER-USER
 -A FORWARD ! -i eth0 -o br+ -m comment --comment "by \"me\" -j DROP" -j ACCEPT
+-A DOCKER -s 192.0.2.66/32 -j DROP
 -A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER ! -i docker0 -o docker0 -j DROP
 -A DOCKER-USER ! -s 10.0.0.0/8 -d 172.17.0.0/16 -p tcp -j REJECT --reject-with tcp-reset
 -A DOCKER-USER -m set --match-set bad src -g mine
 -A DOCKER-USER -j RETURN
@@ -163,7 +169,8 @@ COMMIT
         let names: Vec<_> = tables.iter().map(|table| table.name.as_str()).collect();
         assert_eq!(names, ["filter", "nat"]);
         let chains = &tables[0].chains;
-        assert!(!chains.contains_key("DOCKER"));
+        let of_docker: Vec<_> = chains["DOCKER"].rules.iter().map(|rule| rule.text.as_str()).collect();
+        assert_eq!(of_docker, ["-A DOCKER -s 192.0.2.66/32 -j DROP"]);
         let forward = &chains["FORWARD"];
         assert_eq!((forward.hook, forward.drops_by_default), (Some(Hook::Forward), true));
         assert_eq!(forward.rules[0].action, Action::Jump(vec!["DOCKER-USER".to_owned()]));
