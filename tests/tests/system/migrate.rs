@@ -162,7 +162,18 @@ fn with_configuration(lab: &mut Lab) -> Result<()> {
     open.echo("docker").context("a connection from before, with Docker's rules")?;
     connect(lab, SocketAddrV4::new(HOST, 8080))?.echo("new with Docker's rules")?;
     knocker.expect_knocks()?;
-    knocker.finish()
+    knocker.finish()?;
+    expect_knocks_can_open(lab, container.address()?)
+}
+
+/// The proof that the knocks meant something: on an open host they would have been let in.
+fn expect_knocks_can_open(lab: &Lab, container: Ipv4Addr) -> Result<()> {
+    lab.host().run(&["iptables", "-P", "FORWARD", "ACCEPT"])?;
+    lab.lan().run(&["ip", "route", "add", CONTAINERS, "via", &HOST.to_string()])?;
+    let opened = TcpClient::connect_within(lab.lan(), 0, SocketAddrV4::new(container, 81), ASKED_DEADLINE);
+    lab.lan().run(&["ip", "route", "delete", CONTAINERS])?;
+    lab.host().run(&["iptables", "-P", "FORWARD", "DROP"])?;
+    opened.context("the closed port on an open host").map(drop)
 }
 
 /// Migrates, with the lab's dockerd restarted when the migration asks for it.

@@ -44,13 +44,13 @@ pub(super) struct MigrateArgs {
     #[arg(long, value_enum, value_name = "TARGET")]
     to: Option<Target>,
     /// Print the steps only
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with = "check")]
     dry_run: bool,
     /// Go on although containers are restarted with dockerd
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with = "check")]
     yes: bool,
     /// Go on although something stands in the way
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with = "check")]
     force: bool,
     /// dockerd's configuration file
     #[arg(long, value_name = "PATH", default_value = DAEMON_JSON)]
