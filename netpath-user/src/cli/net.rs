@@ -51,7 +51,7 @@ impl Filter {
             Self::Driver(driver) => network.driver == *driver,
             Self::Bridge(bridge) => network.bridge == *bridge,
             Self::Internal(internal) => network.internal == *internal,
-            Self::Refused(refused) => !network.refused.is_empty() == *refused,
+            Self::Refused(refused) => network.refused.is_empty() != *refused,
         }
     }
 }

@@ -69,8 +69,8 @@ fn is_dockers_masquerade(rule: &Rule, scene: &Scene) -> bool {
             let within = |subnet| network.subnets.iter().any(|own| own.covers(subnet));
             let from_own = source.is_some_and(|source| source.values.iter().all(|value| within(*value)));
             let out = conditions.to.as_ref();
-            (from_own && out.is_some_and(|out| out.negated && own(out)))
-                || (from_own && conditions.destination == conditions.source)
+            let leaves = out.is_some_and(|out| out.negated && own(out));
+            (from_own && (leaves || conditions.destination == conditions.source))
                 || (rule.text.contains("--src-type LOCAL") && out.is_some_and(|out| !out.negated && own(out)))
         })
 }
