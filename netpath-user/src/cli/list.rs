@@ -163,7 +163,7 @@ mod tests {
         let holds = |filters: &[Filter], number: u8| {
             fits(filters, |filter| match filter {
                 Filter::Number(wanted) => *wanted == number,
-                Filter::Even(even) => (number % 2 == 0) == *even,
+                Filter::Even(even) => number.is_multiple_of(2) == *even,
             })
         };
         assert!(holds(&[], 7));
