@@ -3,7 +3,7 @@
 //! Plain values with stable field names (`snake_case`), part of the interface: fields are added, never renamed. Nothing
 //! here reads a map or asks Docker; the daemon fills these in after each round.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::desired::model::{IfIndex, Protocol};
 
 /// The daemon as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DaemonStatus {
     /// netpath's version.
@@ -37,10 +38,13 @@ pub struct DaemonStatus {
     pub host_access: HostAccessStatus,
     /// Who may open connections to published ports.
     pub policy: PolicyStatus,
+    /// The firewall's rules that netpath would pass by.
+    pub firewall: FirewallStatus,
 }
 
 /// Who may open connections to published ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PolicyStatus {
     /// The file that it comes from; empty when there is none, and when only the pins speak.
@@ -59,6 +63,7 @@ pub struct PolicyStatus {
 
 /// A rule of the policy; empty lists stand for any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PolicyRuleStatus {
     /// Its place in the list, from 1 on.
@@ -101,8 +106,43 @@ pub struct PolicyApplied {
     pub warnings: Vec<String>,
 }
 
+/// The firewall's rules that netpath would pass by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct FirewallStatus {
+    /// Whether rules have been read since the daemon's start.
+    pub checked: bool,
+    /// Whether netpath was told to take networks over in spite of them (`--ignore-user-rules`).
+    pub ignored: bool,
+    /// What couldn't be read; rules may be there that aren't shown.
+    pub errors: Vec<String>,
+    /// The rules.
+    pub rules: Vec<BypassedRule>,
+}
+
+/// A rule that somebody put into the firewall and that what netpath carries doesn't pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct BypassedRule {
+    /// `iptables-nft`, `iptables-legacy` or `nft`.
+    pub backend: String,
+    /// Its table, such as `filter`, or `inet mine`.
+    pub table: String,
+    /// Its chain.
+    pub chain: String,
+    /// The rule as its tool prints it.
+    pub rule: String,
+    /// `restricts` or `changes`: networks are refused because of it; `counts`: it only counts or logs.
+    pub effect: String,
+    /// Names of the networks whose packets it may be about.
+    pub networks: Vec<String>,
+}
+
 /// The host's own way to published ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HostAccessStatus {
     /// Whether the host's own sockets are led to published ports.
@@ -113,6 +153,7 @@ pub struct HostAccessStatus {
 
 /// The connection to Docker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DockerStatus {
     /// The socket's path.
@@ -131,6 +172,7 @@ pub struct DockerStatus {
 
 /// An uplink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct UplinkStatus {
     /// Interface name.
@@ -149,6 +191,7 @@ pub struct UplinkStatus {
 
 /// A Docker network that netpath manages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct NetworkStatus {
     /// Docker's id, in full.
@@ -171,11 +214,19 @@ pub struct NetworkStatus {
     pub number: u16,
     /// How many endpoints of this network are in the dataplane.
     pub endpoints: usize,
+    /// What the network was made with that matters to its packets, by the words of netpath's own configuration.
+    pub options: BTreeMap<String, String>,
+    /// The firewall's rules because of which netpath leaves the network to Docker; empty when it carries it.
+    pub refused: Vec<String>,
 }
 
 /// A container's address on one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EndpointStatus {
+    /// Docker's id of the endpoint, in full.
+    #[serde(default)]
+    pub endpoint_id: String,
     /// Docker's container id, in full.
     pub container_id: String,
     /// The container's name.
@@ -198,6 +249,7 @@ pub struct EndpointStatus {
 
 /// A published port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PublishedStatus {
     /// Host address; 0.0.0.0 stands for each of the host's.
     pub host_address: Ipv4Addr,
@@ -217,6 +269,7 @@ pub struct PublishedStatus {
 
 /// A change that failed and will be tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PendingFailure {
     /// What it is about, such as `published port 0.0.0.0:80/tcp`.
     pub object: String,

@@ -17,13 +17,15 @@ use crate::{
     dataplane::{AttachmentReport, Pins},
     desired::model::{Hook, IfIndex},
     report::{
-        DaemonStatus, DockerStatus, EndpointStatus, HostAccessStatus, NetworkStatus, PendingFailure, UplinkStatus,
+        DaemonStatus, DockerStatus, EndpointStatus, FirewallStatus, HostAccessStatus, NetworkStatus, PendingFailure,
+        UplinkStatus,
     },
     settings::{self, Profile},
 };
 
 /// Everything that `netpath status` shows. Fields are added, never renamed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Status {
     /// Whether programs are attached.
@@ -46,6 +48,8 @@ pub struct Status {
     pub published_ports: usize,
     /// The host's own way to published ports.
     pub host_access: HostAccessStatus,
+    /// The firewall's rules that netpath would pass by.
+    pub firewall: FirewallStatus,
     /// The flow table.
     pub flows: Flows,
     /// How long flows may be silent.
@@ -60,6 +64,7 @@ pub struct Status {
 
 /// How long flows may be silent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Timeouts {
     /// `netfilter` or `rfc`.
@@ -72,6 +77,7 @@ pub struct Timeouts {
 
 /// The daemon's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Daemon {
     /// Whether it answers.
@@ -86,6 +92,7 @@ pub struct Daemon {
 
 /// A network and how its packets are carried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Network {
     /// The network itself.
@@ -97,6 +104,7 @@ pub struct Network {
 
 /// How full the flow table is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Flows {
     /// Flows in the table.
@@ -121,6 +129,7 @@ impl Flows {
 
 /// Packets and bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Traffic {
     /// Packets.
@@ -151,6 +160,7 @@ impl Status {
             endpoints: daemon.endpoints,
             published_ports: daemon.published.len(),
             host_access: daemon.host_access,
+            firewall: daemon.firewall,
             pending: daemon.pending,
             ..Self::default()
         }
@@ -302,6 +312,7 @@ fn add_datapath(networks: &mut [Network], attachments: &[AttachmentReport]) {
 fn container(address: Ipv4Addr, endpoint: &abi::Endpoint, attachments: &[AttachmentReport]) -> EndpointStatus {
     let mac: Vec<_> = endpoint.mac.iter().map(|byte| format!("{byte:02x}")).collect();
     EndpointStatus {
+        endpoint_id: String::new(),
         container_id: String::new(),
         container_name: String::new(),
         network_id: String::new(),

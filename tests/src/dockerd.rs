@@ -92,6 +92,10 @@ impl Dockerd {
             .arg(at("dockerd.pid"))
             .arg("--host")
             .arg(format!("unix://{}", at("docker.sock").display()));
+        // The machine's own file is none of the tests' business; one that a test wrote is.
+        if at("daemon.json").exists() {
+            command.arg("--config-file").arg(at("daemon.json"));
+        }
         let rules = match (restart, rules) {
             (Restart::WithoutProxy, Rules::WithProxy) => Rules::Alone,
             _ => rules,

@@ -111,6 +111,12 @@ impl Lab {
         &self.far
     }
 
+    /// dockerd's configuration file; there is none unless a test writes one, and dockerd reads it when it starts.
+    #[must_use]
+    pub fn daemon_json(&self) -> PathBuf {
+        self.directory.path.join("daemon.json")
+    }
+
     /// The docker command.
     #[must_use]
     pub fn docker(&self) -> &Docker {

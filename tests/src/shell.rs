@@ -63,7 +63,11 @@ pub fn run_words_within(words: &[&str], deadline: Duration) -> Result<String> {
     Ok(output.stdout)
 }
 
-fn output_within(command: &mut Command, deadline: Duration) -> Result<Output> {
+/// Runs a program to its end within a time, however it ends.
+///
+/// # Errors
+/// When it can't be started or isn't done in time; then it is killed.
+pub fn output_within(command: &mut Command, deadline: Duration) -> Result<Output> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -17,6 +17,7 @@ use netpath_tests::runner;
 mod system {
     pub(crate) mod attacker;
     pub(crate) mod bulk;
+    pub(crate) mod bypass;
     pub(crate) mod commands;
     pub(crate) mod cone;
     pub(crate) mod ct;
@@ -33,6 +34,7 @@ mod system {
     pub(crate) mod live;
     pub(crate) mod local;
     pub(crate) mod masquerade;
+    pub(crate) mod migrate;
     pub(crate) mod modes;
     pub(crate) mod mtu;
     pub(crate) mod nat;
@@ -76,6 +78,8 @@ const THEMES: &[&[Case]] = &[
     system::ct_events::CASES,
     system::lifetime::CASES,
     system::handover::CASES,
+    system::bypass::CASES,
+    system::migrate::CASES,
     system::docker::CASES,
 ];
 

@@ -7,7 +7,12 @@ use netpath_common::abi::Mode;
 
 use super::{
     ct::{EventsArgs, FilterArgs},
+    endpoint::EndpointListArgs,
+    inspect::InspectArgs,
+    migrate::MigrateArgs,
+    net::NetListArgs,
     output::Format,
+    ports::PortsArgs,
 };
 use crate::{
     control::DEFAULT_SOCKET,
@@ -34,6 +39,8 @@ Examples:
   netpath ct rm --dst 198.51.100.7             end connections; `ct flush` ends all
   netpath ct events --count 10                 connections as they begin and end
   netpath policy apply                         read the policy of the configuration file again
+  netpath endpoint ls --filter network=bridge  containers' addresses and the host side of their veths
+  netpath migrate --check                      what would moving over change?
   netpath detach                               give everything back to Docker
 
 Exit codes:
@@ -43,7 +50,7 @@ Exit codes:
   3  no daemon answers, or nothing is attached
   4  a permission or capability is missing
   5  the kernel lacks something
-  6  attached, but not in step with Docker
+  6  attached, but not in step with Docker; for migrate: something stands in the way
 
 DOCKER_HOST (unix://PATH) names Docker's socket, RUST_LOG the level of the daemon's log.";
 
@@ -95,15 +102,20 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Ct(CtVerb),
     /// Show published ports
-    Ports,
+    Ports(PortsArgs),
     /// Show networks
     #[command(subcommand)]
     Net(NetVerb),
     /// Show, check and change who may open connections to published ports
     #[command(subcommand)]
     Policy(PolicyVerb),
+    /// Show containers' addresses and interfaces
+    #[command(subcommand)]
+    Endpoint(EndpointVerb),
     /// Show dropped packets by reason
     Drops,
+    /// Move this host from Docker's rules to netpath and back
+    Migrate(MigrateArgs),
 }
 
 /// `netpath ct`.
@@ -133,8 +145,17 @@ pub(super) enum CtVerb {
 /// `netpath net`.
 #[derive(Debug, Subcommand)]
 pub(super) enum NetVerb {
-    /// List the networks that netpath carries
-    Ls,
+    /// List the networks that netpath manages
+    Ls(NetListArgs),
+    /// Show all that is known of networks, with their containers and published ports
+    Inspect(InspectArgs),
+}
+
+/// `netpath endpoint`.
+#[derive(Debug, Subcommand)]
+pub(super) enum EndpointVerb {
+    /// List containers' addresses, with the host side of their veths
+    Ls(EndpointListArgs),
 }
 
 /// `netpath policy`.
@@ -174,6 +195,9 @@ pub(super) struct RunArgs {
     /// How netpath shares the host with dockerd's iptables rules
     #[arg(long, value_enum, default_value_t = ModeChoice::Auto)]
     pub(super) mode: ModeChoice,
+    /// Take networks over although rules in DOCKER-USER and the like lose their effect on them
+    #[arg(long)]
+    pub(super) ignore_user_rules: bool,
     /// How the tc programs are attached
     #[arg(long, value_enum, value_name = "HOW", default_value_t = TcChoice::Auto)]
     pub(super) tc: TcChoice,
@@ -308,6 +332,15 @@ mod tests {
             "netpath policy show --keep-flows",
             "netpath ct events --count 0",
             "netpath ct events --timeout never",
+            "netpath net ls --filter label=x",
+            "netpath net ls --filter name",
+            "netpath net inspect",
+            "netpath endpoint ls --filter address=nowhere",
+            "netpath ports --filter publish=x",
+            "netpath migrate",
+            "netpath migrate --check --to sole",
+            "netpath migrate --check --dry-run",
+            "netpath migrate --to iptables",
             "netpath",
         ] {
             let error = parse(line).unwrap_err();

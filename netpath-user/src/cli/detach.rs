@@ -25,7 +25,8 @@ const DAEMON_ENDS: Duration = Duration::from_secs(10);
 
 /// What was removed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Report {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Report {
     /// Where it was pinned.
     pin_dir: PathBuf,
     /// Whether a daemon was running and has ended.
@@ -37,6 +38,13 @@ struct Report {
 }
 
 pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
+    let report = perform(global).await?;
+    show(global.output, &report, text)?;
+    Ok(Exit::Ok)
+}
+
+/// Detaches, and says what was removed.
+pub(super) async fn perform(global: &Global) -> anyhow::Result<Report> {
     // Before the daemon ends for nothing: who may open its socket may not always remove what it attached.
     preflight::check_privileges()?;
     let daemon_stopped = stop_daemon(&global.client(), &global.pin_dir)
@@ -44,9 +52,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
         .context("a running daemon must end before what it attached is removed")?;
     let Detached { links, maps, connections } = detach(&global.pin_dir)
         .with_context(|| format!("detaching what is pinned under {}", global.pin_dir.display()))?;
-    let report = Report { pin_dir: global.pin_dir.clone(), daemon_stopped, links, maps, connections };
-    show(global.output, &report, text)?;
-    Ok(Exit::Ok)
+    Ok(Report { pin_dir: global.pin_dir.clone(), daemon_stopped, links, maps, connections })
 }
 
 /// Stops the daemon that works on `pin_dir` and says whether there was one.

@@ -11,7 +11,8 @@ use super::{
 
 /// One reason.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Drops {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Drops {
     reason: &'static str,
     number: u32,
     packets: u64,

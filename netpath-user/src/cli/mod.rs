@@ -9,7 +9,7 @@ use clap::Parser as _;
 use tokio::runtime;
 
 use self::{
-    args::{CommandLine, CtVerb, Global, NetVerb, Verb},
+    args::{CommandLine, CtVerb, EndpointVerb, Global, NetVerb, Verb},
     exit::{Exit, NothingAttached, UsageError},
     output::{Format, message},
 };
@@ -22,13 +22,19 @@ mod args;
 mod ct;
 mod detach;
 mod drops;
+mod endpoint;
 mod exit;
+mod inspect;
+mod list;
+mod migrate;
 mod net;
 mod output;
 mod policy;
 mod ports;
 mod preflight;
 mod run;
+#[cfg(test)]
+mod schema_tests;
 mod status;
 
 /// Reads the command line, does what it says and gives the exit code.
@@ -59,10 +65,13 @@ fn perform(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
             Verb::Detach => detach::run(global).await,
             Verb::Status => status::run(global).await,
             Verb::Ct(verb) => ct::run(global, verb).await,
-            Verb::Ports => ports::run(global).await,
-            Verb::Net(NetVerb::Ls) => net::list(global).await,
+            Verb::Ports(args) => ports::run(global, &args).await,
+            Verb::Net(NetVerb::Ls(args)) => net::list(global, &args).await,
+            Verb::Net(NetVerb::Inspect(args)) => inspect::run(global, &args).await,
+            Verb::Endpoint(EndpointVerb::Ls(args)) => endpoint::list(global, &args).await,
             Verb::Policy(verb) => policy::run(global, verb).await,
             Verb::Drops => drops::run(global),
+            Verb::Migrate(args) => migrate::run(global, &args).await,
         }
     })
 }

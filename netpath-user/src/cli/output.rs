@@ -65,12 +65,23 @@ impl Table {
     const GAP: usize = 3;
 
     pub(super) fn new<const N: usize>(header: [&str; N]) -> Self {
-        Self { rows: vec![header.map(str::to_owned).into()] }
+        Self::with_header(header.into())
+    }
+
+    /// The same for columns that aren't always the same.
+    pub(super) fn with_header(header: Vec<&str>) -> Self {
+        Self { rows: vec![header.into_iter().map(str::to_owned).collect()] }
     }
 
     /// Adds a row; empty cells show as `-`.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }).into());
+        self.add(cells.into());
+    }
+
+    /// The same for columns that aren't always the same.
+    pub(super) fn add(&mut self, cells: Vec<String>) {
+        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { cell };
+        self.rows.push(cells.into_iter().map(shown).collect());
     }
 
     /// Whether there is only the header.

@@ -79,6 +79,7 @@ fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Option
     daemon::Options {
         uplinks: args.uplinks,
         mode: args.mode.forced(),
+        ignore_user_rules: args.ignore_user_rules,
         dataplane: dataplane::Options {
             pin_dir: global.pin_dir.clone(),
             xdp: args.xdp,

@@ -7,12 +7,13 @@ use netpath_common::{abi::PathCount, drop::DropReason};
 use super::{
     args::Global,
     exit::{Exit, NothingAttached},
+    list::Look,
     net,
     output::{Table, human_bytes, message, show},
 };
 use crate::{
     control::ClientError,
-    report::{DockerStatus, HostAccessStatus},
+    report::{DockerStatus, FirewallStatus, HostAccessStatus},
     status::{Flows, Status},
 };
 
@@ -91,7 +92,8 @@ fn why_not_in_step(status: &Status) -> String {
 
 fn table(status: &Status) -> String {
     let mut text = headline(status).to_owned() + "\n" + &overview(status);
-    let sections = [uplinks(status), networks(status), endpoints(status), traffic(status), drops(status)];
+    let sections =
+        [rules(status), uplinks(status), networks(status), endpoints(status), traffic(status), drops(status)];
     for section in sections.into_iter().flatten() {
         text = text + "\n" + &section;
     }
@@ -123,6 +125,7 @@ fn overview(status: &Status) -> String {
             ("Host:", host_access(status)),
             ("Drops:", format!("{} packets", status.drops.values().sum::<u64>())),
         ]);
+        lines.extend(firewall(status).map(|text| ("Rules:", text)));
     }
     lines.iter().map(|(label, value)| format!("  {label:<9}{value}\n")).collect()
 }
@@ -164,6 +167,35 @@ fn host_access(status: &Status) -> String {
     }
 }
 
+/// What the firewall's rules have to do with it; nothing where there are none that matter.
+fn firewall(status: &Status) -> Option<String> {
+    let FirewallStatus { ignored, errors, rules, .. } = &status.firewall;
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let mut parts = Vec::new();
+    if !rules.is_empty() {
+        let count = rules.len();
+        let told = if *ignored { ", as it was told to" } else { "" };
+        parts.push(format!("netpath passes {count} rule{} of the firewall by{told}", plural(count)));
+    }
+    let refused = status.networks.iter().filter(|network| !network.network.refused.is_empty());
+    let refused: Vec<&str> = refused.map(|network| network.network.name.as_str()).collect();
+    if !refused.is_empty() {
+        parts.push(format!("network{} left to Docker for their sake: {}", plural(refused.len()), refused.join(", ")));
+    }
+    parts.extend(errors.iter().cloned());
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The rules that netpath passes by.
+fn rules(status: &Status) -> Option<String> {
+    let mut table = Table::new(["BYPASSED RULE", "EFFECT", "NETWORKS"]);
+    for rule in &status.firewall.rules {
+        let text = format!("{} {}: {}", rule.backend, rule.table, rule.rule);
+        table.row([text, rule.effect.clone(), rule.networks.join(",")]);
+    }
+    section(&table)
+}
+
 fn uplinks(status: &Status) -> Option<String> {
     let mut table = Table::new(["UPLINK", "HOOK", "EGRESS", "XDP", "ADDRESSES"]);
     for uplink in &status.uplinks {
@@ -179,7 +211,7 @@ fn uplinks(status: &Status) -> Option<String> {
 }
 
 fn networks(status: &Status) -> Option<String> {
-    (!status.networks.is_empty()).then(|| net::table(&status.networks))
+    (!status.networks.is_empty()).then(|| net::table(&status.networks, Look { wide: false, no_trunc: false }))
 }
 
 fn endpoints(status: &Status) -> Option<String> {
@@ -316,6 +348,7 @@ mod tests {
     #[test]
     fn the_table_tells_everything_at_a_glance() {
         let endpoint = EndpointStatus {
+            endpoint_id: String::new(),
             container_id: "c".repeat(64),
             container_name: "web".to_owned(),
             network_id: String::new(),

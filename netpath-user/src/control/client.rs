@@ -274,6 +274,7 @@ mod tests {
             docker: DockerStatus { connected: true, ..Default::default() },
             networks: vec![NetworkStatus { name: "bridge".to_owned(), number: 1, ..Default::default() }],
             endpoints: vec![EndpointStatus {
+                endpoint_id: String::new(),
                 container_id: "c".repeat(64),
                 container_name: "web".to_owned(),
                 network_id: String::new(),

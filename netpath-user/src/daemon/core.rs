@@ -12,6 +12,7 @@ use netpath_common::abi::Mode;
 use tracing::{info, warn};
 
 use super::{
+    bypass::{self, Bypass},
     engine::Engine,
     failures::Failures,
     handover,
@@ -59,6 +60,7 @@ pub(super) struct Core<E> {
     pub(super) policy_file: String,
     /// What becomes of open flows that a new policy denies.
     denied: Denied,
+    pub(super) bypass: Bypass,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
 }
@@ -107,6 +109,7 @@ impl<E: Engine> Core<E> {
             journal: Journal::default(),
             policy_file: String::new(),
             denied: Denied::default(),
+            bypass: Bypass::default(),
             forced_mode,
             refused: BTreeSet::new(),
         }
@@ -129,6 +132,7 @@ impl<E: Engine> Core<E> {
     pub(super) fn learn(&mut self, news: News) {
         match news {
             News::Host(model) => self.host = model,
+            News::Firewall(ruleset) => self.bypass.learn(ruleset),
             News::Docker(DockerNews::Connected { api_version }) => {
                 let status = &mut self.docker.status;
                 status.connected = true;
@@ -153,6 +157,10 @@ impl<E: Engine> Core<E> {
 
     /// Brings the dataplane to what is wanted now, as far as it goes. Changes that fail don't hold up the others.
     pub(super) fn round(&mut self) {
+        if let Some(docker) = &self.docker.model {
+            let scene = bypass::scene(docker, &self.host, &self.wishes.uplinks, self.engine.actual());
+            self.bypass.judge(self.mode().unwrap_or(Mode::Takeover), scene);
+        }
         self.wanted = self.build();
         self.report_refusals();
         self.journal.learn_links(&self.host, self.engine.actual());
@@ -179,7 +187,7 @@ impl<E: Engine> Core<E> {
         match &self.docker.model {
             Some(docker) => {
                 let mode = self.mode().unwrap_or(Mode::Takeover);
-                build(docker, &self.host, mode, &self.wishes, actual)
+                build(&self.bypass.mark(docker), &self.host, mode, &self.wishes, actual)
             }
             // Without Docker's word there is nothing to carry yet.
             None if actual.attachments.is_empty() => Wanted { state: actual.clone(), ..Wanted::default() },

@@ -14,6 +14,7 @@ use crate::{
         sample::{self, ETH0, GATEWAY, HOST, VETH, WEB},
         uplinks::UplinkChoice,
     },
+    firewall::{self, Action, Backend, Chain, Conditions, Rule, Ruleset, Table},
     kernel_conntrack::{Connection, Tuple},
     report::HostAccessStatus,
 };
@@ -335,4 +336,54 @@ fn a_policy_with_names_waits_for_docker() {
     assert!(error.contains("Docker hasn't said"), "{error}");
     connect(&mut core, Mode::Takeover);
     assert_eq!(core.engine.actual().policy.rules[0].wanted.network, 3);
+}
+
+/// A rule in DOCKER-USER that keeps everybody out of the default network.
+fn ruled_out() -> News {
+    let conditions = Conditions { others: true, ..Conditions::default() };
+    let rule = Rule { text: "-A DOCKER-USER -p tcp -j DROP".to_owned(), conditions, action: Action::Restrict };
+    let jump = Rule { action: Action::Jump(vec!["DOCKER-USER".to_owned()]), ..Rule::default() };
+    let chains = [
+        ("FORWARD".to_owned(), Chain { hook: Some(firewall::Hook::Forward), rules: vec![jump], ..Chain::default() }),
+        ("DOCKER-USER".to_owned(), Chain { rules: vec![rule], ..Chain::default() }),
+    ];
+    let table = Table { backend: Backend::IptablesNft, name: "filter".to_owned(), chains: chains.into() };
+    News::Firewall(Arc::new(Ruleset { tables: vec![table], errors: vec![] }))
+}
+
+#[test]
+fn a_network_with_rules_of_its_own_is_left_to_docker_until_they_are_gone() {
+    let mut core = core(Scripted::default());
+    core.learn(ruled_out());
+    connect(&mut core, Mode::Takeover);
+    let actual = core.engine.actual();
+    assert!(actual.endpoints.is_empty() && actual.published.is_empty());
+    assert!(!actual.attachments.iter().any(|at| matches!(at.hook, Hook::Bridge | Hook::Container)), "{actual:?}");
+    assert!(core.is_in_sync());
+    let report = status::report(&core);
+    assert_eq!(report.networks[0].refused, ["iptables-nft -t filter -A DOCKER-USER -p tcp -j DROP"]);
+    assert_eq!(report.firewall.rules[0].networks, ["bridge"]);
+    core.learn(News::Firewall(Arc::default()));
+    core.round();
+    assert!(core.engine.actual().endpoints.contains_key(&WEB));
+    assert!(status::report(&core).networks[0].refused.is_empty());
+    core.learn(ruled_out());
+    core.round();
+    assert!(core.engine.actual().endpoints.is_empty());
+}
+
+#[test]
+fn rules_are_only_named_in_sole_mode_and_when_the_operator_says_so() {
+    let mut sole = core(Scripted::default());
+    sole.learn(ruled_out());
+    connect(&mut sole, Mode::Sole);
+    let mut told = core(Scripted::default());
+    told.bypass = Bypass::new(bypass::UserRules::Ignore, None);
+    told.learn(ruled_out());
+    connect(&mut told, Mode::Takeover);
+    for core in [sole, told] {
+        assert!(core.engine.actual().endpoints.contains_key(&WEB));
+        let report = status::report(&core);
+        assert_eq!((report.firewall.rules.len(), report.networks[0].refused.len()), (1, 0));
+    }
 }

@@ -16,13 +16,14 @@ use aya::util::KernelVersion;
 use netpath_common::abi::Mode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch as channel},
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{error, info, warn};
 
 use self::{
+    bypass::{Bypass, UserRules},
     core::{Core, OpenFlows},
     fill::{Fill, Notice},
 };
@@ -34,17 +35,19 @@ use crate::{
         host::HostModel,
         uplinks::UplinkChoice,
     },
+    firewall::{self, Ruleset},
     report::{DaemonStatus, PolicyApplied},
     settings::{self, DEFAULT_PATH, Settings, SettingsError},
     status::Flows,
     watch::{
-        News,
+        self, News,
         docker::{Watcher, socket_from_environment},
         netlink::{self, HostWatch},
         netns::Wish,
     },
 };
 
+pub(crate) mod bypass;
 mod core;
 mod engine;
 mod failures;
@@ -83,6 +86,8 @@ pub struct Options {
     pub policy: settings::policy::Policy,
     /// The configuration file; absent: the default one, if it is there.
     pub config: Option<PathBuf>,
+    /// Whether networks are taken over although rules of the firewall lose their effect on them.
+    pub ignore_user_rules: bool,
     /// How the dataplane is opened.
     pub dataplane: dataplane::Options,
 }
@@ -119,7 +124,7 @@ enum Event {
 /// When a named uplink doesn't exist, or when the kernel refuses the dataplane or its sockets.
 pub async fn run(
     options: Options,
-    reports: watch::Sender<DaemonStatus>,
+    reports: channel::Sender<DaemonStatus>,
     policies: mpsc::Receiver<PolicyRequest>,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
@@ -127,6 +132,8 @@ pub async fn run(
     let host_watch = HostWatch::subscribe()?;
     let host = Arc::new(netlink::read()?);
     check_uplinks(&options.uplinks, &host)?;
+    // Before anything is carried: a rule that would lose its effect must be known by then.
+    let ruleset = Arc::new(firewall::read::read(&Ruleset::default()).await);
     let mut kernel = Kernel::open(&options.dataplane)?;
     kernel.attach_host_access();
 
@@ -134,11 +141,14 @@ pub async fn run(
     // Dropping the set ends the watchers.
     let mut watchers = JoinSet::new();
     watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
+    watchers.spawn(watch::firewall::watch(Arc::clone(&ruleset), send.clone()));
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
     let mut core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
     core.policy_file = options.config.as_deref().unwrap_or_else(|| Path::new(DEFAULT_PATH)).display().to_string();
+    let user_rules = if options.ignore_user_rules { UserRules::Ignore } else { UserRules::Refuse };
+    core.bypass = Bypass::new(user_rules, Some(ruleset));
     let pin_dir = options.dataplane.pin_dir;
     let mut daemon = Daemon {
         core,
@@ -240,7 +250,7 @@ fn every(period: Duration) -> Interval {
 
 struct Daemon {
     core: Core<Kernel>,
-    reports: watch::Sender<DaemonStatus>,
+    reports: channel::Sender<DaemonStatus>,
     collect_entries: usize,
     pin_dir: PathBuf,
     collector_error: Option<String>,

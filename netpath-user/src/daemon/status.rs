@@ -41,6 +41,7 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         pending: pending(core),
         host_access: core.engine.host_access(),
         policy: policy(core, docker),
+        firewall: core.bypass.status(),
     }
 }
 
@@ -112,13 +113,25 @@ fn network<E: Engine>(core: &Core<E>, id: &Id, network: &Network) -> NetworkStat
         internal: network.internal,
         number: bridge_ifindex.and_then(|bridge| core.wanted.numbers.get(&bridge)).copied().unwrap_or(0),
         endpoints: endpoints.filter(|endpoint| Some(endpoint.bridge_ifindex) == bridge_ifindex).count(),
+        options: options(network),
+        refused: core.bypass.because(id),
     }
+}
+
+/// What `netpath net inspect` shows of a network's options: a row for each that is set.
+fn options(network: &Network) -> BTreeMap<String, String> {
+    let rows = [
+        ("masquerade", network.masquerade.map(|address| address.to_string())),
+        ("full_cone", network.full_cone.clone()),
+    ];
+    rows.into_iter().filter_map(|(option, value)| Some((option.to_owned(), value?))).collect()
 }
 
 fn endpoints(actual: &State, host: &HostModel, owners: &BTreeMap<Ipv4Addr, Owner<'_>>) -> Vec<EndpointStatus> {
     let statuses = actual.endpoints.iter().map(|(address, endpoint)| {
         let owner = owners.get(address);
         EndpointStatus {
+            endpoint_id: owner.map(|owner| owner.interface.endpoint.clone()).unwrap_or_default(),
             container_id: owner.map(|owner| owner.id.clone()).unwrap_or_default(),
             container_name: owner.map(|owner| owner.container.name.clone()).unwrap_or_default(),
             network_id: owner.map(|owner| owner.interface.network.clone()).unwrap_or_default(),

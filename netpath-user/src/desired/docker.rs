@@ -86,6 +86,8 @@ pub struct Network {
     pub gateway_mode: GatewayMode,
     /// Interfaces of the host behind which its containers are reached by their own addresses.
     pub trusted: Vec<String>,
+    /// Whether it is left to Docker because of the firewall's rules; set by the daemon, not by Docker.
+    pub refused: bool,
 }
 
 impl Default for Network {
@@ -105,6 +107,7 @@ impl Default for Network {
             masquerades: true,
             gateway_mode: GatewayMode::Nat,
             trusted: Vec::new(),
+            refused: false,
         }
     }
 }
@@ -113,7 +116,7 @@ impl Network {
     /// Whether netpath carries this network.
     #[must_use]
     pub fn is_managed(&self) -> bool {
-        self.driver == BRIDGE_DRIVER
+        self.driver == BRIDGE_DRIVER && !self.refused
     }
 }
 

@@ -51,6 +51,17 @@ pub async fn detect(socket: &Path, default_masquerades: Option<bool>) -> Found {
     }
 }
 
+/// The words of the command line of the dockerd behind `socket`; none when it can't be read.
+pub async fn arguments(socket: &Path) -> Vec<String> {
+    let Some(pid) = process_behind(socket).await else { return Vec::new() };
+    fs::read(format!("/proc/{pid}/cmdline")).map(|bytes| words(&bytes)).unwrap_or_default()
+}
+
+fn words(command_line: &[u8]) -> Vec<String> {
+    let words = command_line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+}
+
 /// The process id of the dockerd that listens on `socket`. A socket that systemd made names systemd; then it is the
 /// only dockerd on the host, if there is only one.
 async fn process_behind(socket: &Path) -> Option<i32> {
@@ -83,8 +94,7 @@ impl Switches {
     /// Of the dockerd with this directory in `/proc`.
     fn read(process: &Path) -> anyhow::Result<Self> {
         let command_line = fs::read(process.join("cmdline")).context("reading dockerd's command line")?;
-        let arguments: Vec<String> =
-            command_line.split(|byte| *byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+        let arguments = words(&command_line);
         let of_file = Self::of_file(process, &arguments);
         let iptables = switch(&arguments, "--iptables");
         let of_file = match of_file {

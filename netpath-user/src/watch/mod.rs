@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use netpath_common::abi::Mode;
 
-use crate::desired::{docker::DockerModel, host::HostModel};
+use crate::{
+    desired::{docker::DockerModel, host::HostModel},
+    firewall::Ruleset,
+};
 
 pub mod docker;
 pub mod dockerd;
+pub mod firewall;
 pub mod netlink;
 pub mod netns;
 pub mod rtnl;
@@ -21,6 +25,8 @@ pub enum News {
     Docker(DockerNews),
     /// The host's network changed.
     Host(Arc<HostModel>),
+    /// The firewall's rules changed.
+    Firewall(Arc<Ruleset>),
 }
 
 /// What happened between netpath and Docker.

@@ -14,6 +14,7 @@ use super::reach::connect;
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("status, ct, ports, net and drops show what is there", shows).netpath(),
+    Case::new("net inspect, endpoint ls and ports name and choose as docker does", lists).netpath(),
     Case::new("status, ct, ports and drops work from the pins of a dead daemon", shows_from_pins).netpath(),
     Case::new("global options are taken before and after the verb", global_options).netpath(),
     Case::new("status ends with 3 when there is neither a daemon nor a pin", nothing_there).netpath(),
@@ -40,6 +41,51 @@ fn shows(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+fn lists(lab: &mut Lab) -> Result<()> {
+    let network = lab.docker().network(&["--opt", "netpath.full_cone=true"])?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80").network(network.name()))?;
+    let _other = lab.start(lab.docker().serving(&["tcp:80"]).publish("8081:80"))?;
+    let id = lab.docker().run(&["network", "inspect", "--format", "{{.Id}}", network.name()])?;
+    let endpoint_format = "{{range .NetworkSettings.Networks}}{{.EndpointID}}{{end}}";
+    let endpoint_id = lab.docker().run(&["inspect", "--format", endpoint_format, container.id()])?;
+    let veths = lab.host().run(&["ip", "-o", "link", "show", "type", "veth"])?;
+    let address = container.address()?;
+    let netpath = lab.netpath()?;
+    for wanted in [network.name(), &id, &id[..12], &id[..8]] {
+        let inspected: Vec<Value> = netpath.json(&["net", "inspect", wanted])?;
+        let [inspected] = inspected.as_slice() else { anyhow::bail!("net inspect {wanted}: {inspected:?}") };
+        ensure!(inspected["id"] == id.as_str() && inspected["options"]["full_cone"] == "true", "{inspected}");
+        let containers = inspected["containers"].as_array().context("no containers")?;
+        ensure!(containers.len() == 1 && containers[0]["container_id"] == container.id(), "{inspected}");
+        ensure!(inspected["published"][0]["host_port"] == 8080, "{inspected}");
+        ensure!(inspected["published"].as_array().is_some_and(|ports| ports.len() == 1), "{inspected}");
+    }
+    let missing = netpath.expect_code(&["net", "inspect", "no-such-network", "bridge", "-o", "json"], 1)?;
+    ensure!(missing.stderr.contains("no such network: no-such-network"), "{missing:?}");
+    ensure!(serde_json::from_str::<Vec<Value>>(&missing.stdout)?.len() == 1, "{missing:?}");
+
+    let by_network = ["endpoint", "ls", "--filter", &format!("network={}", network.name())];
+    let endpoints: Vec<Value> = netpath.json(&by_network)?;
+    let [endpoint] = endpoints.as_slice() else { anyhow::bail!("endpoint ls: {endpoints:?}") };
+    ensure!(
+        endpoint["address"] == address.to_string() && endpoint["endpoint_id"] == endpoint_id.as_str(),
+        "{endpoint}"
+    );
+    let veth = endpoint["veth"].as_str().context("no veth")?;
+    ensure!(veths.contains(&format!(" {veth}@")), "{veth} isn't one of {veths}");
+    let quiet = netpath.expect_code(&[&by_network[..], &["-q"]].concat(), 0)?;
+    ensure!(quiet.stdout.trim() == &endpoint_id[..12], "endpoint ls -q: {quiet:?}");
+    let quiet =
+        netpath.expect_code(&["net", "ls", "-q", "--no-trunc", "--filter", &format!("name={}", network.name())], 0)?;
+    ensure!(quiet.stdout.trim() == id, "net ls -q: {quiet:?}");
+    let ports: Vec<Value> = netpath.json(&["ports", "-f", &format!("container={}", &container.id()[..10])])?;
+    ensure!(ports.len() == 1 && ports[0]["host_port"] == 8080 && ports[0]["network_id"] == id.as_str(), "{ports:?}");
+    for words in [&["net", "ls", "-o", "wide"][..], &["endpoint", "ls", "-o", "wide"], &["ports", "-o", "wide"]] {
+        ensure!(netpath.expect_code(words, 0)?.stdout.contains("NETWORK ID"), "{words:?} shows no network's id");
+    }
+    Ok(())
+}
+
 fn shows_from_pins(lab: &mut Lab) -> Result<()> {
     let (_traffic, expected) = Traffic::start(lab)?;
     lab.netpath()?.wait_in_step()?;
@@ -50,6 +96,9 @@ fn shows_from_pins(lab: &mut Lab) -> Result<()> {
     ensure!(status["attached"] == true, "status of a dead daemon: {status}");
     ensure!(!output.stderr.trim().is_empty(), "status says nothing of the dead daemon on stderr");
     expected.check(&netpath.flows()?, &netpath.ports()?)?;
+    let endpoints: Vec<Value> = netpath.json(&["endpoint", "ls"])?;
+    ensure!(endpoints.iter().any(|endpoint| endpoint["address"] == expected.server.to_string()), "{endpoints:?}");
+    netpath.expect_code(&["endpoint", "ls", "--filter", "network=bridge"], 3)?;
     expect_drop_reasons(&netpath.json(&["drops"])?)
 }
 
@@ -79,7 +128,13 @@ fn nothing_there(lab: &mut Lab) -> Result<()> {
 
 fn wrong_usage(lab: &mut Lab) -> Result<()> {
     let netpath = lab.netpath()?;
-    for words in [&["status", "--no-such-flag"][..], &["no-such-verb"], &["run", "--xdp", "sometimes"], &["ct"]] {
+    for words in [
+        &["status", "--no-such-flag"][..],
+        &["no-such-verb"],
+        &["run", "--xdp", "sometimes"],
+        &["ct"],
+        &["ports", "-f", "x=y"],
+    ] {
         let output = netpath.expect_code(words, 2)?;
         ensure!(output.stdout.is_empty() && !output.stderr.is_empty(), "{words:?} printed {output:?}");
     }

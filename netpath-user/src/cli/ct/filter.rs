@@ -3,11 +3,12 @@
 //! Every option names a property of the connection or of the packet that opened it, the *original* tuple. Several values
 //! of one option are alternatives, several options must all fit.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use clap::Args;
 
 use super::{connection::Connection, state};
+use crate::subnet::Subnet;
 
 /// The options that choose connections.
 #[derive(Debug, Clone, Default, Args)]
@@ -16,10 +17,10 @@ pub(in crate::cli) struct FilterArgs {
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = protocol)]
     proto: Vec<u8>,
     /// Addresses or subnets that the connection was opened from
-    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',', value_parser = subnet)]
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',')]
     src: Vec<Subnet>,
     /// Addresses or subnets that it was opened to, before any translation
-    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',', value_parser = subnet)]
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',')]
     dst: Vec<Subnet>,
     /// Ports that it was opened from, such as 40000 or 40000-40099; for ICMP echo the identifier
     #[arg(long, value_name = "PORT[-PORT]", value_delimiter = ',', value_parser = ports)]
@@ -33,19 +34,6 @@ pub(in crate::cli) struct FilterArgs {
     /// Docker networks by name, by id, or by number as `ct ls -o json` shows it
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     network: Vec<String>,
-}
-
-/// Addresses with a common beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Subnet {
-    address: u32,
-    mask: u32,
-}
-
-impl Subnet {
-    fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & self.mask == self.address
-    }
 }
 
 impl FilterArgs {
@@ -96,17 +84,6 @@ fn protocol(text: &str) -> Result<u8, String> {
     }
 }
 
-fn subnet(text: &str) -> Result<Subnet, String> {
-    let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
-    let address: Ipv4Addr = address.parse().map_err(|_| format!("{address:?} isn't an IPv4 address"))?;
-    let mask = match bits.parse::<u32>() {
-        Ok(0) => 0,
-        Ok(bits @ 1..=32) => u32::MAX << (32 - bits),
-        _ => return Err(format!("{bits:?} isn't the length of a prefix; lengths are 0 to 32")),
-    };
-    Ok(Subnet { address: address.to_bits() & mask, mask })
-}
-
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let port = |text: &str| text.parse::<u16>().map_err(|_| format!("{text:?} isn't a port; ports are 0 to 65535"));
@@ -133,7 +110,7 @@ mod tests {
     use clap::Parser;
     use proptest::prelude::*;
 
-    use super::{super::connection::connections, super::sample::*, FilterArgs, ports, protocol, state_name, subnet};
+    use super::{super::connection::connections, super::sample::*, FilterArgs, ports, protocol, state_name};
 
     #[derive(Parser)]
     struct Line {
@@ -204,7 +181,8 @@ mod tests {
             assert!(protocol(text).is_err(), "{text}");
         }
         for text in ["", "::1", "10.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "/8"] {
-            assert!(subnet(text).is_err(), "{text}");
+            let line = ["ct", "--src", text];
+            assert!(Line::try_parse_from(line).is_err(), "{text}");
         }
         for text in ["", "-", "65536", "9-8", "1-", "x"] {
             assert!(ports(text).is_err(), "{text}");
@@ -213,14 +191,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_subnet_contains_what_begins_like_it(address: u32, bits in 0_u32..=32, other: u32) {
-            let subnet = subnet(&format!("{}/{bits}", std::net::Ipv4Addr::from(address))).unwrap();
-            prop_assert!(subnet.contains(address.into()));
-            let common = (address ^ other).leading_zeros();
-            prop_assert_eq!(subnet.contains(other.into()), common >= bits);
-        }
-
         #[test]
         fn a_range_of_ports_contains_its_ends_and_what_is_between(first: u16, last: u16, port: u16) {
             match ports(&format!("{first}-{last}")) {

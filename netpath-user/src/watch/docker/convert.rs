@@ -61,6 +61,7 @@ pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
         masquerades: is_on(&options, option::MASQUERADE),
         gateway_mode: gateway_mode(&options),
         trusted: trusted(&options),
+        refused: false,
     };
     Some((id, network))
 }

@@ -21,6 +21,7 @@ mod inspections;
 mod knowledge;
 mod mentions;
 mod session;
+pub mod survey;
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Between attempts to reach Docker: at first, and at most.

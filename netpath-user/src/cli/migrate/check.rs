@@ -1,0 +1,352 @@
+//! `netpath migrate --check`: what moving over would change, and what stands in its way.
+
+use netpath_common::abi::Mode;
+use serde::Serialize;
+
+use super::{daemon_json::KEYS, facts::Facts};
+use crate::{cli::output::Table, desired::docker::BRIDGE_DRIVER, watch::docker::survey::Surveyed};
+
+/// What `--check` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Report {
+    /// dockerd's version.
+    pub(super) docker_version: String,
+    /// How dockerd runs now: `takeover` where it keeps rules, `sole` where it keeps none.
+    pub(super) mode: String,
+    /// Whether netpath is attached.
+    pub(super) attached: bool,
+    /// Whether nothing stands in the way.
+    pub(super) ready: bool,
+    /// What was found.
+    pub(super) findings: Vec<Item>,
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Item {
+    /// What it is about, in a word that stays the same.
+    pub(super) subject: &'static str,
+    /// Whether it must be settled before.
+    pub(super) level: Level,
+    /// What there is.
+    pub(super) finding: String,
+    /// What moving over changes about it, or what to do.
+    pub(super) advice: String,
+}
+
+/// Whether something must be settled before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cli) enum Level {
+    /// Yes.
+    Blocks,
+    /// No: it changes, or is worth knowing.
+    Changes,
+}
+
+/// Options that netpath reads, or that dockerd itself acts on whoever carries the packets.
+const CARRIED: [&str; 9] = [
+    "com.docker.network.bridge.name",
+    "com.docker.network.bridge.default_bridge",
+    "com.docker.network.bridge.host_binding_ipv4",
+    "com.docker.network.driver.mtu",
+    "com.docker.network.host_ipv4",
+    "com.docker.network.container_iface_prefix",
+    "com.docker.network.enable_ipv4",
+    "com.docker.network.enable_ipv6",
+    "netpath.full_cone",
+];
+
+/// Options that say with these values what is so without them.
+const USUAL: [(&str, &str); 4] = [
+    ("com.docker.network.bridge.enable_icc", "true"),
+    ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+    ("com.docker.network.bridge.gateway_mode_ipv4", "nat"),
+    ("com.docker.network.bridge.gateway_mode_ipv6", "nat"),
+];
+
+/// Judges what was found on the host.
+pub(super) fn report(facts: &Facts) -> Report {
+    let mut findings = Vec::new();
+    rules(&mut findings, facts);
+    docker(&mut findings, facts);
+    for surveyed in facts.docker.networks.values() {
+        network(&mut findings, facts, surveyed);
+    }
+    host(&mut findings, facts);
+    findings.sort_by_key(|item| item.level);
+    Report {
+        docker_version: facts.docker.version.clone(),
+        mode: facts.docker.mode.map(|mode| mode.name().to_owned()).unwrap_or_default(),
+        attached: facts.netpath.as_ref().is_some_and(|status| status.attached),
+        ready: findings.iter().all(|item| item.level != Level::Blocks),
+        findings,
+    }
+}
+
+fn rules(findings: &mut Vec<Item>, facts: &Facts) {
+    let settled = facts.netpath.as_ref().is_some_and(|status| status.firewall.ignored);
+    for rule in &facts.bypassed {
+        let (level, advice) = if rule.effect == "counts" {
+            (Level::Changes, "it no longer counts or logs what netpath carries")
+        } else if settled {
+            (Level::Changes, "netpath's packets pass it by, as the daemon was told to (--ignore-user-rules)")
+        } else {
+            (
+                Level::Blocks,
+                "netpath's packets pass it by: say the same in netpath's own policy and remove it, or start the daemon \
+                 with --ignore-user-rules",
+            )
+        };
+        let finding = format!(
+            "{} {} {}: `{}`, about {}",
+            rule.backend,
+            rule.table,
+            rule.chain,
+            rule.rule,
+            rule.networks.join(", ")
+        );
+        findings.push(Item { subject: "rule", level, finding, advice: advice.to_owned() });
+    }
+    for error in &facts.unreadable {
+        let advice = "rules that can't be seen may be there; look for them yourself".to_owned();
+        findings.push(Item { subject: "unreadable_rules", level: Level::Changes, finding: error.clone(), advice });
+    }
+}
+
+fn docker(findings: &mut Vec<Item>, facts: &Facts) {
+    let docker = &facts.docker;
+    let mut add = |subject, level, finding: String, advice: &str| {
+        findings.push(Item { subject, level, finding, advice: advice.to_owned() });
+    };
+    if docker.swarm {
+        let advice = "netpath carries no swarm networks, and swarm needs Docker's rules: stay in takeover mode";
+        add("swarm", Level::Blocks, "dockerd is part of a swarm".to_owned(), advice);
+    }
+    let flags = docker.arguments.iter().filter(|word| {
+        let name = word.trim_start_matches('-').split('=').next().unwrap_or_default();
+        word.starts_with("--") && KEYS.contains(&name)
+    });
+    let flags: Vec<_> = flags.cloned().collect();
+    if !flags.is_empty() {
+        let advice = "dockerd refuses to start with a setting in both places: take it from the command line, or change it \
+                      there and not by `netpath migrate --to`";
+        add("command_line", Level::Blocks, format!("dockerd was started with {}", flags.join(" ")), advice);
+    }
+    if docker.mode == Some(Mode::Sole) && facts.docker_chains {
+        let advice = "`netpath migrate --to sole` removes them";
+        add("stale_chains", Level::Blocks, "iptables has chains of an earlier run of dockerd".to_owned(), advice);
+    }
+    if docker.mode == Some(Mode::Sole) && facts.docker_chains_ipv6 {
+        let advice = "it has a switch of its own: set \"ip6tables\": false as well";
+        add("ip6tables", Level::Changes, "dockerd still keeps rules of ip6tables".to_owned(), advice);
+    }
+    if facts.proxies > 0 {
+        let finding = format!("{} docker-proxy processes run", facts.proxies);
+        add("docker_proxy", Level::Changes, finding, "what netpath carries doesn't pass them; in sole mode they go");
+    }
+    if !docker.live_restore && docker.running > 0 {
+        let finding = format!("live-restore is off and {} containers run", docker.running);
+        let advice = "changing between takeover and sole restarts dockerd, and with it every container; set \
+                      \"live-restore\": true and reload dockerd to keep them";
+        add("live_restore", Level::Changes, finding, advice);
+    }
+}
+
+fn network(findings: &mut Vec<Item>, facts: &Facts, Surveyed { network, ipv6, options }: &Surveyed) {
+    let name = &network.name;
+    let mut add = |subject, finding: String, advice: &str| {
+        findings.push(Item { subject, level: Level::Changes, finding, advice: advice.to_owned() });
+    };
+    if network.driver != BRIDGE_DRIVER {
+        if !matches!(network.driver.as_str(), "host" | "null") {
+            let finding = format!("network {name} has the driver {}", network.driver);
+            add("driver", finding, "netpath leaves it as it is");
+        }
+        return;
+    }
+    if *ipv6 {
+        let advice =
+            "netpath carries IPv4 only: its IPv6 stays with the kernel, which in sole mode has no rules for it";
+        add("ipv6", format!("network {name} has IPv6"), advice);
+    }
+    // dockerd forces it off on the default network when it keeps no rules.
+    let forced = |key: &str| {
+        facts.docker.mode == Some(Mode::Sole)
+            && key == "com.docker.network.bridge.enable_ip_masquerade"
+            && options.contains_key("com.docker.network.bridge.default_bridge")
+    };
+    for (key, value) in options {
+        let usual = USUAL.contains(&(key.as_str(), value.as_str()));
+        if !CARRIED.contains(&key.as_str()) && !usual && !forced(key) && key.starts_with("com.docker.network") {
+            let advice = "see docs/docker-parity.md for what netpath does about it; in sole mode nobody else does";
+            add("network_option", format!("network {name} has the option {key}={value}"), advice);
+        }
+    }
+    if network.internal {
+        let advice = "in sole mode netpath alone keeps it from the world";
+        add("internal", format!("network {name} is internal"), advice);
+    }
+}
+
+fn host(findings: &mut Vec<Item>, facts: &Facts) {
+    let mut add = |subject, level, finding: &str, advice: &str| {
+        findings.push(Item { subject, level, finding: finding.to_owned(), advice: advice.to_owned() });
+    };
+    if facts.forward_drops {
+        let advice = "it stays: the host forwards for nobody but containers. dockerd in sole mode doesn't set it after a \
+                      reboot; set it yourself if you want it";
+        add("forward_policy", Level::Changes, "the policy of FORWARD is DROP", advice);
+    }
+    if !facts.ip_forward {
+        let advice = "what netpath leaves to the kernel isn't forwarded; dockerd sets it when it starts";
+        add("ip_forward", Level::Blocks, "net.ipv4.ip_forward is 0", advice);
+    }
+    if facts.bridge_netfilter == Some(true) {
+        let advice = "netpath doesn't need it; frames between containers that it carries no longer pass iptables";
+        add("br_netfilter", Level::Changes, "bridge-nf-call-iptables is 1", advice);
+    }
+    if facts.firewalld {
+        let advice = "its zones and a reload no longer matter to what netpath carries";
+        add("firewalld", Level::Changes, "firewalld runs", advice);
+    }
+    if facts.ufw {
+        let advice = "as with Docker, its rules for incoming connections don't hold for published ports";
+        add("ufw", Level::Changes, "ufw is enabled", advice);
+    }
+}
+
+/// The report for people.
+pub(super) fn text(report: &Report) -> String {
+    let attached = if report.attached { "netpath is attached" } else { "netpath isn't attached" };
+    let now = match report.mode.as_str() {
+        "sole" => "keeps no rules (sole)",
+        _ => "keeps its rules (takeover)",
+    };
+    let verdict = if report.ready { "nothing stands in the way" } else { "some things must be settled before" };
+    let mut text = format!("dockerd {} {now}; {attached}; {verdict}\n", report.docker_version);
+    if !report.findings.is_empty() {
+        let mut table = Table::new(["LEVEL", "SUBJECT", "FINDING", "WHAT IT MEANS"]);
+        for item in &report.findings {
+            let level = if item.level == Level::Blocks { "blocks" } else { "changes" };
+            table.row([level.to_owned(), item.subject.to_owned(), item.finding.clone(), item.advice.clone()]);
+        }
+        text = text + "\n" + &table.to_string();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{desired::docker::Network, report::BypassedRule, watch::docker::survey::Survey};
+
+    fn quiet() -> Facts {
+        let docker = Survey { live_restore: true, mode: Some(Mode::Takeover), ..Survey::default() };
+        Facts { docker, ip_forward: true, ..Facts::default() }
+    }
+
+    fn subjects(facts: &Facts) -> Vec<(&'static str, Level)> {
+        report(facts).findings.iter().map(|item| (item.subject, item.level)).collect()
+    }
+
+    #[test]
+    fn a_plain_host_has_nothing_in_the_way() {
+        let report = report(&quiet());
+        assert!(report.ready && report.findings.is_empty(), "{report:?}");
+    }
+
+    #[test]
+    fn everything_is_found() {
+        let option = |key: &str, value: &str| (format!("com.docker.network.bridge.{key}"), value.to_owned());
+        let bridge =
+            |name: &str| Network { name: name.to_owned(), driver: BRIDGE_DRIVER.to_owned(), ..Network::default() };
+        let surveyed = Surveyed {
+            network: Network { internal: true, ..bridge("web") },
+            ipv6: true,
+            options: [option("enable_icc", "false"), option("enable_ip_masquerade", "true"), option("name", "br1")]
+                .into(),
+        };
+        let macvlan = Surveyed {
+            network: Network { name: "lan".to_owned(), driver: "macvlan".to_owned(), ..Network::default() },
+            ..Surveyed::default()
+        };
+        let rule = |effect: &str| BypassedRule { effect: effect.to_owned(), ..BypassedRule::default() };
+        let facts = Facts {
+            docker: Survey {
+                swarm: true,
+                mode: Some(Mode::Sole),
+                running: 2,
+                arguments: ["dockerd", "--iptables=false", "--debug"].map(str::to_owned).into(),
+                networks: [("1".to_owned(), surveyed), ("2".to_owned(), macvlan)].into(),
+                ..Survey::default()
+            },
+            bypassed: vec![rule("counts"), rule("restricts")],
+            unreadable: vec!["nft isn't installed".to_owned()],
+            docker_chains: true,
+            docker_chains_ipv6: true,
+            forward_drops: true,
+            proxies: 3,
+            firewalld: true,
+            ufw: true,
+            ip_forward: false,
+            bridge_netfilter: Some(true),
+            ..Facts::default()
+        };
+        let mut found = subjects(&facts);
+        found.sort_unstable();
+        let mut expected = vec![
+            ("rule", Level::Blocks),
+            ("swarm", Level::Blocks),
+            ("command_line", Level::Blocks),
+            ("stale_chains", Level::Blocks),
+            ("ip_forward", Level::Blocks),
+            ("rule", Level::Changes),
+            ("unreadable_rules", Level::Changes),
+            ("ip6tables", Level::Changes),
+            ("docker_proxy", Level::Changes),
+            ("live_restore", Level::Changes),
+            ("ipv6", Level::Changes),
+            ("network_option", Level::Changes),
+            ("internal", Level::Changes),
+            ("driver", Level::Changes),
+            ("forward_policy", Level::Changes),
+            ("br_netfilter", Level::Changes),
+            ("firewalld", Level::Changes),
+            ("ufw", Level::Changes),
+        ];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        let report = report(&facts);
+        assert!(!report.ready && report.findings[0].level == Level::Blocks);
+        assert!(text(&report).contains("must be settled"), "{}", text(&report));
+    }
+
+    #[test]
+    fn a_rule_that_the_daemon_was_told_to_ignore_is_settled() {
+        let rule = BypassedRule { effect: "restricts".to_owned(), ..BypassedRule::default() };
+        let mut facts = Facts { bypassed: vec![rule], ..quiet() };
+        assert_eq!(subjects(&facts), [("rule", Level::Blocks)]);
+        let mut status = crate::status::Status::default();
+        status.firewall.ignored = true;
+        facts.netpath = Some(status);
+        assert_eq!(subjects(&facts), [("rule", Level::Changes)]);
+    }
+
+    #[test]
+    fn what_dockerd_forces_on_the_default_network_is_no_option_of_somebodys() {
+        let options = [
+            ("com.docker.network.bridge.default_bridge".to_owned(), "true".to_owned()),
+            ("com.docker.network.bridge.enable_ip_masquerade".to_owned(), "false".to_owned()),
+        ];
+        let network = Network { driver: BRIDGE_DRIVER.to_owned(), ..Network::default() };
+        let mut facts = quiet();
+        facts.docker.networks.insert("1".to_owned(), Surveyed { network, ipv6: false, options: options.into() });
+        assert_eq!(subjects(&facts), [("network_option", Level::Changes)]);
+        facts.docker.mode = Some(Mode::Sole);
+        assert_eq!(subjects(&facts), []);
+    }
+}
