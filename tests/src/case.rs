@@ -3,6 +3,7 @@
 use anyhow::Result;
 use netpath_common::abi::Mode;
 
+use crate::engine::Engine;
 use crate::lab::Lab;
 
 /// The modes that a test runs in.
@@ -12,6 +13,15 @@ pub enum Modes {
     Both,
     /// Takeover only: the test is about what netpath and Docker's rules do together.
     Takeover,
+}
+
+/// The engines that a test runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engines {
+    /// The machine's own.
+    Installed,
+    /// Newer ones as well: the test is about what Docker does to packets, or how netpath learns of it.
+    All,
 }
 
 /// Who must carry the packets for the test to make sense.
@@ -32,6 +42,8 @@ pub struct Case {
     pub name: &'static str,
     /// The modes that it runs in.
     pub modes: Modes,
+    /// The engines that it runs with.
+    pub engines: Engines,
     /// Who must carry the packets.
     pub needs: Needs,
     /// The test itself.
@@ -42,7 +54,7 @@ impl Case {
     /// A test that runs in both modes, whoever carries the packets.
     #[must_use]
     pub const fn new(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
-        Self { name, modes: Modes::Both, needs: Needs::Dataplane, run }
+        Self { name, modes: Modes::Both, engines: Engines::Installed, needs: Needs::Dataplane, run }
     }
 
     /// The same about netpath itself.
@@ -63,9 +75,16 @@ impl Case {
         Self { modes: Modes::Takeover, ..self }
     }
 
-    /// Whether it runs in a mode.
+    /// The same with newer engines as well.
     #[must_use]
-    pub fn runs_in(&self, mode: Mode) -> bool {
-        self.modes == Modes::Both || mode == Mode::Takeover
+    pub const fn every_engine(self) -> Self {
+        Self { engines: Engines::All, ..self }
+    }
+
+    /// Whether it runs in a mode with an engine.
+    #[must_use]
+    pub fn runs_in(&self, mode: Mode, engine: Engine) -> bool {
+        (self.modes == Modes::Both || mode == Mode::Takeover)
+            && (self.engines == Engines::All || engine == Engine::Installed)
     }
 }

@@ -1,9 +1,10 @@
 //! The system tier: real containers of a real dockerd, with netpath on their host, in network namespaces.
 //!
 //! Needs root and Docker; `cargo xtask test` sees to both. Words after `--` choose tests by their names, which begin with
-//! the mode that they run in:
+//! the mode that they run in, and with the engine where it isn't the machine's own:
 //!
 //!     cargo test --package netpath-tests --test system -- takeover
+//!     cargo test --package netpath-tests --test system -- "engine 28.5"
 //!
 //! With NETPATH_DATAPLANE=docker the same tests run against Docker's own rules, to show that what they expect is what
 //! Docker's users have; those about netpath itself are then listed as ignored.
@@ -21,6 +22,7 @@ mod system {
     pub(crate) mod ct;
     pub(crate) mod ct_events;
     pub(crate) mod docker;
+    pub(crate) mod engines;
     pub(crate) mod errors;
     pub(crate) mod evidence;
     pub(crate) mod express;
@@ -69,6 +71,7 @@ const THEMES: &[&[Case]] = &[
     system::lifetime::CASES,
     system::handover::CASES,
     system::docker::CASES,
+    system::engines::CASES,
 ];
 
 fn main() -> ExitCode {
