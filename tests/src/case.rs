@@ -1,10 +1,15 @@
 //! One test of the system tier: what it is called, where it runs and what it needs.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use netpath_common::abi::Mode;
 
 use crate::engine::Engine;
 use crate::lab::Lab;
+
+/// Hardly a test takes longer; one that does is stuck where no deadline of its own holds.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The modes that a test runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub struct Case {
     pub engines: Engines,
     /// Who must carry the packets.
     pub needs: Needs,
+    /// How long it may take.
+    pub deadline: Duration,
     /// The test itself.
     pub run: fn(&mut Lab) -> Result<()>,
 }
@@ -54,7 +61,7 @@ impl Case {
     /// A test that runs in both modes, whoever carries the packets.
     #[must_use]
     pub const fn new(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
-        Self { name, modes: Modes::Both, engines: Engines::Installed, needs: Needs::Dataplane, run }
+        Self { name, modes: Modes::Both, engines: Engines::Installed, needs: Needs::Dataplane, deadline: DEADLINE, run }
     }
 
     /// The same about netpath itself.
@@ -79,6 +86,12 @@ impl Case {
     #[must_use]
     pub const fn every_engine(self) -> Self {
         Self { engines: Engines::All, ..self }
+    }
+
+    /// The same with more time.
+    #[must_use]
+    pub const fn minutes(self, minutes: u64) -> Self {
+        Self { deadline: Duration::from_secs(minutes * 60), ..self }
     }
 
     /// Whether it runs in a mode with an engine.

@@ -189,6 +189,20 @@ impl Lab {
         self.netpath.as_mut().context("netpath isn't running in this lab")
     }
 
+    /// The same for a look only.
+    ///
+    /// # Errors
+    /// When it isn't there.
+    pub fn netpath_ref(&self) -> Result<&Netpath> {
+        self.netpath.as_ref().context("netpath isn't running in this lab")
+    }
+
+    /// Where dockerd answers, as DOCKER_HOST takes it.
+    #[must_use]
+    pub fn docker_host(&self) -> String {
+        self.dockerd.host()
+    }
+
     /// Sees that netpath runs with default options and is in step with Docker; nothing in a run without it.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -16,14 +15,12 @@ use crate::engine::Engine;
 use crate::lab::{Dataplane, Lab};
 use crate::{run, shell};
 
-/// No test takes longer; one that does is stuck where no deadline of its own holds.
-const TEST_DEADLINE: Duration = Duration::from_secs(180);
-
 /// Programs that the labs use, and the Debian packages they come in.
 const TOOLS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("conntrack", "conntrack"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("dockerd", "docker.io"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
@@ -109,7 +106,7 @@ struct Labs {
 // The containers' handles and the lab are used by one thread at a time, under the lock.
 impl Labs {
     fn run(&self, case: Case, mode: Mode, engine: Engine) -> Result<(), Failed> {
-        let _watchdog = Watchdog::start(case.name);
+        let _watchdog = Watchdog::start(case);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // A lab of another kind, or one in which a test panicked, ends before the next begins.
         let mut lab = match current.take() {
@@ -158,13 +155,11 @@ struct Watchdog {
 }
 
 impl Watchdog {
-    fn start(test: &'static str) -> Self {
+    fn start(Case { name, deadline, .. }: Case) -> Self {
         let (alive, ended) = mpsc::channel();
         thread::spawn(move || {
-            if ended.recv_timeout(TEST_DEADLINE) == Err(RecvTimeoutError::Timeout) {
-                eprintln!(
-                    "\n\"{test}\" didn't end within {TEST_DEADLINE:?}: giving up, and removing what this run made"
-                );
+            if ended.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("\n\"{name}\" didn't end within {deadline:?}: giving up, and removing what this run made");
                 if let Err(error) = run::remove_own() {
                     eprintln!("{error:#}");
                 }

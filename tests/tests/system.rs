@@ -17,11 +17,15 @@ use netpath_tests::runner;
 
 mod system {
     pub(crate) mod bulk;
+    pub(crate) mod churn;
     pub(crate) mod commands;
+    pub(crate) mod compose;
     pub(crate) mod cone;
+    pub(crate) mod crowd;
     pub(crate) mod ct;
     pub(crate) mod ct_events;
     pub(crate) mod docker;
+    pub(crate) mod drivers;
     pub(crate) mod engines;
     pub(crate) mod errors;
     pub(crate) mod evidence;
@@ -72,6 +76,10 @@ const THEMES: &[&[Case]] = &[
     system::handover::CASES,
     system::docker::CASES,
     system::engines::CASES,
+    system::drivers::CASES,
+    system::compose::CASES,
+    system::crowd::CASES,
+    system::churn::CASES,
 ];
 
 fn main() -> ExitCode {

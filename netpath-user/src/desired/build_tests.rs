@@ -300,3 +300,16 @@ fn an_sctp_port_of_another_number_is_refused() {
     case.web().published[0].host_port = 80;
     assert_eq!(case.build().state.published.len(), 1);
 }
+
+#[test]
+fn a_network_may_have_more_containers_than_a_bridge_has_ports() {
+    let mut case = case();
+    for number in 1..5000 {
+        let (name, address) = (format!("c{number}"), Ipv4Addr::from(u32::from(WEB) + number));
+        let interfaces = vec![interface("default", address, VETH + number)];
+        case.host.links.insert(VETH + number, link(&format!("veth{number}"), 5, None));
+        case.docker.containers.insert(name.clone(), Container { name, interfaces, published: Vec::new() });
+    }
+    assert_eq!(case.build().state.endpoints.len(), 5000);
+    assert_eq!(case.hooks(Hook::Container).len(), 5000);
+}
