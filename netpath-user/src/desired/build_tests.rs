@@ -307,7 +307,7 @@ fn a_network_may_have_more_containers_than_a_bridge_has_ports() {
     for number in 1..5000 {
         let (name, address) = (format!("c{number}"), Ipv4Addr::from(u32::from(WEB) + number));
         let interfaces = vec![interface("default", address, VETH + number)];
-        case.host.links.insert(VETH + number, link(&format!("veth{number}"), 5, None));
+        case.host.links.insert(VETH + number, link(&format!("veth{number}"), 5, Some(DOCKER0)));
         case.docker.containers.insert(name.clone(), Container { name, interfaces, published: Vec::new() });
     }
     assert_eq!(case.build().state.endpoints.len(), 5000);

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpath_tests::case::Case;
-use netpath_tests::client::{TcpClient, UdpClient};
-use netpath_tests::container::Container;
+use netpath_tests::client::TcpClient;
 use netpath_tests::icmp::ping;
 use netpath_tests::lab::{GATEWAY, HOST, LAN, Lab};
 use netpath_tests::netns::Place;
@@ -24,9 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a macvlan container talks to the wire under its own addresses, beside others", macvlan).every_engine(),
     Case::new("a published port moves with the networks that a running container joins and leaves", moves)
         .every_engine(),
-    Case::new("a container on two networks reaches neighbours on both, and each sees its address there", two_networks),
     Case::new("a paused container keeps its connections and its ports", paused),
-    Case::new("a fixed address, a bridge's own name and an MTU are as asked for", options),
 ];
 
 /// The port of containers that serve without being published.
@@ -139,29 +136,6 @@ fn moves(lab: &mut Lab) -> Result<()> {
     in_step(lab)
 }
 
-fn two_networks(lab: &mut Lab) -> Result<()> {
-    let networks = [lab.docker().network(&[])?, lab.docker().network(&[])?];
-    let neighbours = [0, 1].map(|number: usize| {
-        let request = lab.docker().serving(&["tcp:80", "udp:80"]).network(networks[number].name());
-        lab.start(request)
-    });
-    let neighbours = neighbours.into_iter().collect::<Result<Vec<Container>>>()?;
-    let container = lab.docker().idle().network(networks[0].name()).start()?;
-    docker(lab, &["network", "connect", networks[1].name(), container.id()])?;
-    let place = container.place()?;
-    for (network, neighbour) in networks.iter().zip(&neighbours) {
-        let own = container.address_on(network.name())?;
-        let target = SocketAddrV4::new(neighbour.address()?, 80);
-        let seen = connect_from(&place, target)?.who()?;
-        ensure!(seen.ip() == &own, "on {} its address is {own}, and it is seen as {seen}", network.name());
-        UdpClient::connect(&place, target)?.ask("and by UDP")?;
-    }
-    let (_server, lan) = lab.lan_tcp()?;
-    let seen = connect_from(&place, lan)?.who()?;
-    ensure!(seen.ip() == &HOST, "out it goes as {seen}");
-    Ok(())
-}
-
 /// How long nothing comes of a paused container.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -185,24 +159,6 @@ fn paused(lab: &mut Lab) -> Result<()> {
     stream.finish().context("another container meanwhile")?;
     drop(other);
     Ok(())
-}
-
-fn options(lab: &mut Lab) -> Result<()> {
-    let bridge = "np-own-bridge";
-    let name = format!("com.docker.network.bridge.name={bridge}");
-    let words = ["--subnet", "172.30.9.0/24", "--opt", &name, "--opt", "com.docker.network.driver.mtu=1280"];
-    let network = lab.docker().network(&words)?;
-    let address = "172.30.9.77";
-    let request = lab.docker().serving(&["tcp:80"]).network(network.name()).option("--ip", address);
-    let container = lab.start(request.option("--network-alias", "fixed").publish("8076:80"))?;
-    ensure!(container.address()?.to_string() == address, "it has another address");
-    ensure!(container.place()?.run(&["ip", "link", "show", "eth0"])?.contains("mtu 1280"), "it has another MTU");
-    let shown = lab.host().run(&["ip", "-brief", "link", "show", "master", bridge])?;
-    ensure!(shown.lines().count() == 1, "the bridge {bridge} has the ports {shown:?}");
-    let mut client = connect(lab, SocketAddrV4::new(HOST, 8076))?;
-    ensure!(client.who()? == client.local(), "the client is seen otherwise");
-    let neighbour = lab.start(lab.docker().idle().network(network.name()))?;
-    connect_from(&*neighbour.place()?, SocketAddrV4::new(container.address()?, 80))?.echo("a neighbour")
 }
 
 fn docker(lab: &Lab, words: &[&str]) -> Result<()> {
