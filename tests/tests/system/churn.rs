@@ -47,6 +47,9 @@ const ENOUGH: usize = 200;
 /// How often a new port is tried.
 const PROBES: Duration = Duration::from_millis(2);
 
+/// A port that doesn't work then never will; what takes long but not so long shows in the percentiles.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// How often the others ask.
 const PACE: Duration = Duration::from_millis(5);
 
@@ -177,9 +180,9 @@ impl Probe {
         Ok(Self { thread: thread::spawn(move || place.enter(|| first_answer(target, &stop))), given_up })
     }
 
-    /// When the port first worked. It must, soon after `docker run`.
+    /// When the port first worked.
     fn end(self) -> Result<Duration> {
-        let ended = wait::until_true("an answer of the port", Duration::from_secs(2), || Ok(self.thread.is_finished()));
+        let ended = wait::until_true("an answer of the port", ANSWER, || Ok(self.thread.is_finished()));
         self.given_up.store(true, Ordering::Relaxed);
         let Ok(result) = self.thread.join() else { bail!("the probe panicked") };
         ended.and(result)
