@@ -1,13 +1,14 @@
 //! Containers of a lab's dockerd, handled through the docker command as a user would.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::image::{BUSYBOX, PEER};
 use crate::netns::Place;
@@ -149,22 +150,24 @@ impl Request {
         words.push(IMAGE);
         words.extend(self.command.iter().map(String::as_str));
         let id = self.docker.run(&words)?;
-        Ok(Container { docker: self.docker, id, state: RefCell::new(None) })
+        Ok(Container { docker: self.docker, id, is_own: true, state: RefCell::new(None) })
     }
 }
 
-/// A container; dropping it removes it.
+/// A container; dropping it removes it, if a test has started it.
 #[derive(Debug)]
 pub struct Container {
     docker: Docker,
     id: String,
+    is_own: bool,
     /// What was asked of Docker about it; forgotten when it is restarted.
     state: RefCell<Option<State>>,
 }
 
 #[derive(Debug, Clone)]
 struct State {
-    address: Ipv4Addr,
+    /// By network.
+    addresses: BTreeMap<String, Ipv4Addr>,
     place: Rc<Place>,
 }
 
@@ -175,12 +178,37 @@ impl Container {
         &self.id
     }
 
+    /// The container with an id or a name, which something else has started and will remove.
+    #[must_use]
+    pub fn existing(docker: &Docker, id: &str) -> Self {
+        Self { docker: docker.clone(), id: id.to_owned(), is_own: false, state: RefCell::new(None) }
+    }
+
     /// Its address on its network.
     ///
     /// # Errors
-    /// When it has none or Docker doesn't answer.
+    /// When it has none, or several, or Docker doesn't answer.
     pub fn address(&self) -> Result<Ipv4Addr> {
-        Ok(self.state()?.address)
+        let addresses = self.state()?.addresses;
+        ensure!(addresses.len() == 1, "container {} has other than one address: {addresses:?}", self.id);
+        addresses.into_values().next().context("it has one address")
+    }
+
+    /// Its address on one of its networks.
+    ///
+    /// # Errors
+    /// When it isn't there or Docker doesn't answer.
+    pub fn address_on(&self, network: &str) -> Result<Ipv4Addr> {
+        let addresses = self.state()?.addresses;
+        addresses.get(network).copied().with_context(|| format!("container {} is on {addresses:?}", self.id))
+    }
+
+    /// Its addresses on all of its networks.
+    ///
+    /// # Errors
+    /// When Docker doesn't answer.
+    pub fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>> {
+        Ok(self.state()?.addresses)
     }
 
     /// Its network namespace.
@@ -233,18 +261,28 @@ impl Container {
     }
 
     fn ask(&self) -> Result<State> {
-        let format = "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let format =
+            "{{.State.Pid}}{{range $name, $at := .NetworkSettings.Networks}} {{$name}}={{$at.IPAddress}}{{end}}";
         let answer = self.docker.run(&["inspect", "--format", format, &self.id])?;
-        let (pid, address) = answer.split_once(' ').with_context(|| format!("read docker inspect's {answer:?}"))?;
-        let address = address.parse().with_context(|| format!("container {} has no address", self.id))?;
-        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let place = Rc::new(Place::open(&format!("container {address}"), &path)?);
-        Ok(State { address, place })
+        let mut words = answer.split(' ');
+        let pid = words.next().unwrap_or_default();
+        // Without an address of its own: --network host, none or container:X.
+        let on = words.filter_map(|word| word.split_once('=')).filter(|(_, address)| !address.is_empty());
+        let addresses: BTreeMap<_, _> = on
+            .map(|(network, address)| Ok((network.to_owned(), address.parse()?)))
+            .collect::<Result<_>>()
+            .with_context(|| format!("read docker inspect's {answer:?}"))?;
+        let label = addresses.values().next().map_or_else(|| self.id.clone(), Ipv4Addr::to_string);
+        let place = Place::open(&format!("container {label}"), &PathBuf::from(format!("/proc/{pid}/ns/net")))?;
+        Ok(State { addresses, place: Rc::new(place) })
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
+        if !self.is_own {
+            return;
+        }
         if let Err(error) = self.docker.run(&["rm", "--force", "--volumes", &self.id]) {
             eprintln!("container {} is left until the lab ends: {error:#}", self.id);
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +10,9 @@ use netpath_common::abi::Mode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::engine::Engine;
 use crate::netns::Place;
+use crate::root::Root;
 use crate::{run, shell, wait};
 
 /// dockerd starts in half a second here; a busy machine may need far longer.
@@ -73,6 +75,7 @@ impl Rules {
 #[derive(Debug)]
 pub struct Dockerd {
     process: Child,
+    root: Root,
     directory: PathBuf,
 }
 
@@ -81,34 +84,23 @@ impl Dockerd {
     ///
     /// # Errors
     /// When it can't be started or doesn't answer in time; its log is in the message.
-    pub fn start(place: &Place, directory: &Path, rules: Rules, restart: Restart) -> Result<Self> {
-        let at = |name: &str| directory.join(name);
-        let log = File::options().create(true).append(true).open(at("dockerd.log")).context("open dockerd's log")?;
-        // Not `ip netns exec`: it mounts another /sys, which hides the cgroups from dockerd.
-        let mut command = place.command("dockerd");
-        command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
-        command
-            .arg("--pidfile")
-            .arg(at("dockerd.pid"))
-            .arg("--host")
-            .arg(format!("unix://{}", at("docker.sock").display()));
-        // The machine's own file is none of the tests' business; one that a test wrote is.
-        if at("daemon.json").exists() {
-            command.arg("--config-file").arg(at("daemon.json"));
-        }
-        let rules = match (restart, rules) {
-            (Restart::WithoutProxy, Rules::WithProxy) => Rules::Alone,
-            _ => rules,
-        };
-        command.args(rules.options());
-        if restart == Restart::KeepsContainers {
-            command.arg("--live-restore");
-        }
-        command.stdin(Stdio::null()).stdout(log.try_clone().context("duplicate the log")?).stderr(log);
-        let process = run::mark(&mut command).spawn().context("start dockerd: is the package docker.io installed?")?;
-        let mut daemon = Self { process, directory: directory.to_owned() };
-        daemon.wait_until_ready().with_context(|| format!("dockerd's log ends with:\n{}", daemon.log_tail()))?;
+    pub fn start(place: &Place, directory: &Path, engine: Engine, rules: Rules, restart: Restart) -> Result<Self> {
+        let root = Root::of(engine, directory)?;
+        let process = spawn(root.enter(place), &root, directory, rules, restart)?;
+        let mut daemon = Self { process, root, directory: directory.to_owned() };
+        daemon.wait_until_ready()?;
+        daemon.root.keep(&daemon.process)?;
         Ok(daemon)
+    }
+
+    /// Starts it anew after it has been stopped, where containers that live on left their files.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_again(&mut self, place: &Place, rules: Rules, restart: Restart) -> Result<()> {
+        self.stop()?;
+        self.process = spawn(self.root.enter(place), &self.root, &self.directory, rules, restart)?;
+        self.wait_until_ready()
     }
 
     /// Its API's socket, as DOCKER_HOST takes it.
@@ -136,9 +128,12 @@ impl Dockerd {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let host = self.host();
-        wait::until("dockerd to answer", START_DEADLINE, || shell::run_words(&["docker", "--host", &host, "version"]))?;
-        ensure!(self.process.try_wait().context("look at dockerd")?.is_none(), "dockerd has ended");
-        Ok(())
+        let answers = || shell::run_words(&["docker", "--host", &host, "version"]);
+        let ready = wait::until("dockerd to answer", START_DEADLINE, answers).and_then(|_| {
+            ensure!(self.process.try_wait().context("look at dockerd")?.is_none(), "dockerd has ended");
+            Ok(())
+        });
+        ready.with_context(|| format!("dockerd's log ends with:\n{}", self.log_tail()))
     }
 }
 
@@ -150,6 +145,29 @@ impl Drop for Dockerd {
             drop(self.process.wait());
         }
     }
+}
+
+fn spawn(mut command: Command, root: &Root, directory: &Path, rules: Rules, restart: Restart) -> Result<Child> {
+    let log = directory.join("dockerd.log");
+    let log = File::options().create(true).append(true).open(log).context("open dockerd's log")?;
+    let at = |name: &str| root.directory().join(name);
+    command.arg("dockerd").arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
+    command.arg("--pidfile").arg(at("dockerd.pid"));
+    command.arg("--host").arg(format!("unix://{}", at("docker.sock").display()));
+    // The machine's own file is none of the tests' business; one that a test wrote is.
+    if directory.join("daemon.json").exists() {
+        command.arg("--config-file").arg(at("daemon.json"));
+    }
+    let rules = match (restart, rules) {
+        (Restart::WithoutProxy, Rules::WithProxy) => Rules::Alone,
+        _ => rules,
+    };
+    command.args(rules.options());
+    if restart == Restart::KeepsContainers {
+        command.arg("--live-restore");
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().context("duplicate the log")?).stderr(log);
+    run::mark(&mut command).spawn().context("start dockerd: is the package docker.io installed?")
 }
 
 /// The last lines of a file, or nothing.

@@ -16,6 +16,7 @@ use netpath_common::abi::Mode;
 
 use crate::container::{Container, Docker, IMAGE, Request};
 use crate::dockerd::{Dockerd, Restart, Rules};
+use crate::engine::Engine;
 use crate::netns::{Namespace, Place};
 use crate::netpath::{Netpath, Options};
 use crate::server::{Server, any};
@@ -49,6 +50,7 @@ pub enum Dataplane {
 #[derive(Debug)]
 pub struct Lab {
     name: String,
+    engine: Engine,
     rules: Rules,
     dataplane: Dataplane,
     // In the order in which they must go.
@@ -66,31 +68,42 @@ impl Lab {
     ///
     /// # Errors
     /// When a tool is missing or anything can't be made; what was made is removed.
-    pub fn create(mode: Mode, dataplane: Dataplane, peer: &Path) -> Result<Self> {
-        Self::named(mode.name(), Rules::of(mode), dataplane, peer)
+    pub fn create(mode: Mode, engine: Engine, dataplane: Dataplane, peer: &Path) -> Result<Self> {
+        Self::built(mode.name(), engine, Rules::of(mode), dataplane, peer)
     }
 
-    /// The same with a choice of what dockerd does, and under a name of its own: labs of one run that exist at the same time need different ones.
+    /// The same with the machine's own engine and a choice of what dockerd does, and under a name of its own: labs of
+    /// one run that exist at the same time need different ones.
     ///
     /// # Errors
     /// See [`Self::create`].
     pub fn named(name: &str, rules: Rules, dataplane: Dataplane, peer: &Path) -> Result<Self> {
+        Self::built(name, Engine::Installed, rules, dataplane, peer)
+    }
+
+    fn built(name: &str, engine: Engine, rules: Rules, dataplane: Dataplane, peer: &Path) -> Result<Self> {
         let directory = Directory::create(run::directory(name))?;
         let namespace = |role: &str| Namespace::create(&format!("{}-{name}-{role}", run::name()), role);
         let (host, lan, far) = (namespace("host")?, namespace("lan")?, namespace("far")?);
         wire(&host, &lan, &far).context("connect the namespaces")?;
-        let dockerd = Dockerd::start(&host, &directory.path, rules, Restart::StopsContainers)?;
+        let dockerd = Dockerd::start(&host, &directory.path, engine, rules, Restart::StopsContainers)?;
         let docker = Docker::new(dockerd.host());
         let archive = image::pack(peer, &directory.path)?;
         docker.run(&["import", &archive.to_string_lossy(), IMAGE])?;
         let name = name.to_owned();
-        Ok(Self { name, rules, dataplane, netpath: None, dockerd, docker, host, lan, far, directory })
+        Ok(Self { name, engine, rules, dataplane, netpath: None, dockerd, docker, host, lan, far, directory })
     }
 
     /// How dockerd runs.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.rules.mode()
+    }
+
+    /// Which dockerd it has.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// The machine that runs dockerd and netpath.
@@ -182,6 +195,20 @@ impl Lab {
         self.netpath.as_mut().context("netpath isn't running in this lab")
     }
 
+    /// The same for a look only.
+    ///
+    /// # Errors
+    /// When it isn't there.
+    pub fn netpath_ref(&self) -> Result<&Netpath> {
+        self.netpath.as_ref().context("netpath isn't running in this lab")
+    }
+
+    /// Where dockerd answers, as DOCKER_HOST takes it.
+    #[must_use]
+    pub fn docker_host(&self) -> String {
+        self.dockerd.host()
+    }
+
     /// Sees that netpath runs with default options and is in step with Docker; nothing in a run without it.
     ///
     /// # Errors
@@ -233,7 +260,7 @@ impl Lab {
     pub fn restart_dockerd(&mut self, restart: Restart, meanwhile: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         self.dockerd.stop()?;
         let result = meanwhile(self);
-        self.dockerd = Dockerd::start(&self.host, &self.directory.path, self.rules, restart)?;
+        self.dockerd.start_again(&self.host, self.rules, restart)?;
         result
     }
 

@@ -16,8 +16,9 @@ use crate::netns::{Place, join_command};
 use crate::report::{Flow, Port, Status, Traffic};
 use crate::{run, shell, wait};
 
-/// How long netpath may take to come into step with Docker after a start, the loading of its programs included.
-const STEP_DEADLINE: Duration = Duration::from_secs(20);
+/// How long netpath may take to come into step with Docker after a start, the loading of its programs included: two
+/// seconds here, and far longer on a machine that builds something at the same time.
+const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// netpath's promise to a new container: it is carried a second after `docker run` has returned.
 const CONTAINER_DEADLINE: Duration = Duration::from_secs(1);

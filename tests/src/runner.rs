@@ -5,24 +5,22 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use netpath_common::abi::Mode;
 
 use crate::case::{Case, Needs};
+use crate::engine::Engine;
 use crate::lab::{Dataplane, Lab};
 use crate::{run, shell};
-
-/// No test takes longer; one that does is stuck where no deadline of its own holds.
-const TEST_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Programs that the labs use, and the Debian packages they come in.
 const TOOLS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("conntrack", "conntrack"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("dockerd", "docker.io"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
@@ -34,6 +32,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("tar", "tar"),
     ("tc", "iproute2"),
 ];
+
+const MODES: [Mode; 2] = [Mode::Takeover, Mode::Sole];
 
 /// Runs the cases.
 ///
@@ -47,13 +47,16 @@ pub fn main(cases: &[Case], peer: &Path, workspace: &Path) -> ExitCode {
     let compares = matches!(dataplane, Some(Dataplane::Docker));
     let labs = Arc::new(Labs { current: Mutex::new(None), prepared, peer: peer.to_owned() });
     let mut trials = Vec::new();
-    for mode in [Mode::Takeover, Mode::Sole] {
-        for case in cases.iter().copied().filter(|case| case.runs_in(mode)) {
+    for (engine, mode) in Engine::ALL.into_iter().flat_map(|engine| MODES.map(|mode| (engine, mode))) {
+        for case in cases.iter().copied().filter(|case| case.runs_in(mode, engine)) {
             let labs = Arc::clone(&labs);
             // Docker without its rules has nothing to compare with.
             let ignored = compares && (mode == Mode::Sole || case.needs != Needs::Dataplane);
-            let name = format!("{}: {}", mode.name(), case.name);
-            trials.push(Trial::test(name, move || labs.run(case, mode)).with_ignored_flag(ignored));
+            let name = match engine {
+                Engine::Installed => format!("{}: {}", mode.name(), case.name),
+                Engine::Newer(newer) => format!("{}, engine {}: {}", mode.name(), newer.version, case.name),
+            };
+            trials.push(Trial::test(name, move || labs.run(case, mode, engine)).with_ignored_flag(ignored));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -102,15 +105,15 @@ struct Labs {
 
 // The containers' handles and the lab are used by one thread at a time, under the lock.
 impl Labs {
-    fn run(&self, case: Case, mode: Mode) -> Result<(), Failed> {
-        let _watchdog = Watchdog::start(case.name);
+    fn run(&self, case: Case, mode: Mode, engine: Engine) -> Result<(), Failed> {
+        let _watchdog = Watchdog::start(case);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        // A lab of the other mode, or one in which a test panicked, ends before the next begins.
+        // A lab of another kind, or one in which a test panicked, ends before the next begins.
         let mut lab = match current.take() {
-            Some(lab) if lab.mode() == mode => lab,
+            Some(lab) if lab.mode() == mode && lab.engine() == engine => lab,
             other => {
                 drop(other);
-                self.lab(mode).map_err(|error| format!("build the lab: {error:#}"))?
+                self.lab(mode, engine).map_err(|error| format!("build the lab: {error:#}"))?
             }
         };
         match run_in(&mut lab, case) {
@@ -122,9 +125,9 @@ impl Labs {
         }
     }
 
-    fn lab(&self, mode: Mode) -> Result<Lab> {
+    fn lab(&self, mode: Mode, engine: Engine) -> Result<Lab> {
         let dataplane = self.prepared.clone().map_err(anyhow::Error::msg)?;
-        Lab::create(mode, dataplane, &self.peer)
+        Lab::create(mode, engine, dataplane, &self.peer)
     }
 
     fn close(&self) {
@@ -152,13 +155,11 @@ struct Watchdog {
 }
 
 impl Watchdog {
-    fn start(test: &'static str) -> Self {
+    fn start(Case { name, deadline, .. }: Case) -> Self {
         let (alive, ended) = mpsc::channel();
         thread::spawn(move || {
-            if ended.recv_timeout(TEST_DEADLINE) == Err(RecvTimeoutError::Timeout) {
-                eprintln!(
-                    "\n\"{test}\" didn't end within {TEST_DEADLINE:?}: giving up, and removing what this run made"
-                );
+            if ended.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("\n\"{name}\" didn't end within {deadline:?}: giving up, and removing what this run made");
                 if let Err(error) = run::remove_own() {
                     eprintln!("{error:#}");
                 }

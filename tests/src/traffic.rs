@@ -132,10 +132,16 @@ impl UdpStream {
     /// Starts asking.
     #[must_use]
     pub fn start(client: UdpClient) -> Self {
+        Self::paced(client, Duration::ZERO)
+    }
+
+    /// The same with a pause after each answer.
+    #[must_use]
+    pub fn paced(client: UdpClient, pause: Duration) -> Self {
         let what = format!("questions of {} to UDP {}", client.local(), client.remote());
         let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counter, stopped) = (Arc::clone(&answered), Arc::clone(&stop));
-        let thread = thread::spawn(move || ask_until(&client, &stopped, &counter));
+        let thread = thread::spawn(move || ask_until(&client, pause, &stopped, &counter));
         Self { what, answered, stop, thread: Some(thread) }
     }
 
@@ -179,13 +185,14 @@ impl Drop for UdpStream {
     }
 }
 
-fn ask_until(client: &UdpClient, stop: &AtomicBool, answered: &AtomicU64) -> Result<()> {
+fn ask_until(client: &UdpClient, pause: Duration, stop: &AtomicBool, answered: &AtomicU64) -> Result<()> {
     let mut seen_first: Option<SocketAddrV4> = None;
     while !stop.load(Ordering::Relaxed) {
         let seen = client.ask(&format!("question {}", answered.load(Ordering::Relaxed)))?;
         let first = *seen_first.get_or_insert(seen);
         ensure!(seen == first, "the server saw the client as {first}, then as {seen}");
         answered.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(pause);
     }
     Ok(())
 }

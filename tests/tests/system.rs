@@ -1,9 +1,10 @@
 //! The system tier: real containers of a real dockerd, with netpath on their host, in network namespaces.
 //!
 //! Needs root and Docker; `cargo xtask test` sees to both. Words after `--` choose tests by their names, which begin with
-//! the mode that they run in:
+//! the mode that they run in, and with the engine where it isn't the machine's own:
 //!
 //!     cargo test --package netpath-tests --test system -- takeover
+//!     cargo test --package netpath-tests --test system -- "engine 28.5"
 //!
 //! With NETPATH_DATAPLANE=docker the same tests run against Docker's own rules, to show that what they expect is what
 //! Docker's users have; those about netpath itself are then listed as ignored.
@@ -18,11 +19,16 @@ mod system {
     pub(crate) mod attacker;
     pub(crate) mod bulk;
     pub(crate) mod bypass;
+    pub(crate) mod churn;
     pub(crate) mod commands;
+    pub(crate) mod compose;
     pub(crate) mod cone;
+    pub(crate) mod crowd;
     pub(crate) mod ct;
     pub(crate) mod ct_events;
     pub(crate) mod docker;
+    pub(crate) mod drivers;
+    pub(crate) mod engines;
     pub(crate) mod errors;
     pub(crate) mod evidence;
     pub(crate) mod express;
@@ -81,6 +87,11 @@ const THEMES: &[&[Case]] = &[
     system::bypass::CASES,
     system::migrate::CASES,
     system::docker::CASES,
+    system::engines::CASES,
+    system::drivers::CASES,
+    system::compose::CASES,
+    system::crowd::CASES,
+    system::churn::CASES,
 ];
 
 fn main() -> ExitCode {

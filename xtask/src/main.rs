@@ -4,6 +4,10 @@ mod bench;
 mod build;
 mod cargo;
 mod ci;
+/// Shared with the tests, which run what the set-up makes.
+#[expect(dead_code, unreachable_pub, reason = "a public module of the tests, which alone choose among engines")]
+#[path = "../../tests/src/engine.rs"]
+mod engine;
 mod fuzz;
 mod lab;
 mod process;

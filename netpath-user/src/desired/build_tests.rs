@@ -429,3 +429,16 @@ fn a_policy_finds_its_networks_by_name_and_id_and_says_which_are_not_there() {
     let without = build_without_docker(&case.host, &case.wishes, &case.actual);
     assert_eq!(without.state.policy.rules.len(), 1);
 }
+
+#[test]
+fn a_network_may_have_more_containers_than_a_bridge_has_ports() {
+    let mut case = case();
+    for number in 1..5000 {
+        let (name, address) = (format!("c{number}"), Ipv4Addr::from(u32::from(WEB) + number));
+        let interfaces = vec![interface("default", address, VETH + number)];
+        case.host.links.insert(VETH + number, link(&format!("veth{number}"), 5, Some(DOCKER0)));
+        case.docker.containers.insert(name.clone(), Container { name, interfaces, published: Vec::new() });
+    }
+    assert_eq!(case.build().state.endpoints.len(), 5000);
+    assert_eq!(case.hooks(Hook::Container).len(), 5000);
+}

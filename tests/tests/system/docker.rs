@@ -14,9 +14,14 @@ use super::reach::connect;
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("netpath outlives a dockerd that ends with its containers, and follows the next one", containers_end)
-        .netpath(),
-    Case::new("connections and new connections outlive a dockerd that keeps its containers", containers_live).netpath(),
-    Case::new("netpath starts while Docker is away, and follows it when it comes", docker_comes_later).own_netpath(),
+        .netpath()
+        .every_engine(),
+    Case::new("connections and new connections outlive a dockerd that keeps its containers", containers_live)
+        .netpath()
+        .every_engine(),
+    Case::new("netpath starts while Docker is away, and follows it when it comes", docker_comes_later)
+        .own_netpath()
+        .every_engine(),
 ];
 
 /// How soon status must show that Docker has gone.

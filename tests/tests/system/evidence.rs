@@ -13,8 +13,8 @@ use netpath_tests::report::Status;
 use super::reach::{ask, connect};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("masqueraded flows are netpath's, not nf_conntrack's", masqueraded).netpath().takeover(),
-    Case::new("published flows are netpath's, not nf_conntrack's", published).netpath().takeover(),
+    Case::new("masqueraded flows are netpath's, not nf_conntrack's", masqueraded).netpath().takeover().every_engine(),
+    Case::new("published flows are netpath's, not nf_conntrack's", published).netpath().takeover().every_engine(),
     Case::new("container to container is netpath's, not the bridge's", local).netpath(),
     Case::new("without netpath the same flows are nf_conntrack's", without).own_netpath().takeover(),
     Case::new("status counts what was carried, by its way", counted).netpath(),

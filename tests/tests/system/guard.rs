@@ -12,8 +12,9 @@ use netpath_tests::netpath::Options;
 use super::reach::{connect, expect_silence};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("the very first packets of a container never leave under its own address", first_packets),
-    Case::new("an unpublished port can't be reached from the wire by the container's address", unpublished),
+    Case::new("the very first packets of a container never leave under its own address", first_packets).every_engine(),
+    Case::new("an unpublished port can't be reached from the wire by the container's address", unpublished)
+        .every_engine(),
     Case::new("with --xdp off, frames to a container's address are dropped and counted", |lab| counted(lab, "off"))
         .own_netpath(),
     Case::new("with --xdp generic, frames to a container's address are dropped and counted", |lab| {

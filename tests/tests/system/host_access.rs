@@ -26,6 +26,7 @@ use super::reach::{PUBLISH_DEADLINE, expect_silence};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("the host reaches a published TCP port at each of its own addresses and is shown what it asked for", tcp)
+        .every_engine()
         .netpath(),
     Case::new("the host reaches a published UDP port, connected and with sendto, at each of its own addresses", udp)
         .netpath(),

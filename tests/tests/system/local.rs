@@ -12,7 +12,8 @@ use netpath_tests::server::{Server, any};
 use netpath_tests::traffic::{Direction, TRANSFER, transfer};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("containers reach each other by TCP, UDP and ping, each under its own address", containers),
+    Case::new("containers reach each other by TCP, UDP and ping, each under its own address", containers)
+        .every_engine(),
     Case::new("containers on a network of their own reach each other", own_network),
     Case::new("256 MiB go from container to container and back unchanged", bulk),
     Case::new("the host reaches a container by TCP, UDP and ping", host_to_container),

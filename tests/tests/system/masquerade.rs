@@ -12,16 +12,16 @@ use netpath_tests::netpath::Options;
 use netpath_tests::server::{Server, any};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("a container's TCP connection comes from the host's address", tcp),
-    Case::new("a container's datagrams come from the host's address", udp),
-    Case::new("a container's pings come from the host's address", icmp),
+    Case::new("a container's TCP connection comes from the host's address", tcp).every_engine(),
+    Case::new("a container's datagrams come from the host's address", udp).every_engine(),
+    Case::new("a container's pings come from the host's address", icmp).every_engine(),
     Case::new("a container reaches a machine behind the gateway", behind_the_gateway),
     Case::new("a container's source port is kept when it is free", port_is_kept),
     Case::new("two containers use one source port to one TCP server at the same time", tcp_port_clash),
     Case::new("two containers use one source port to one UDP server at the same time", udp_port_clash),
     Case::new("two containers ping one machine with one identifier at the same time", icmp_clash),
     Case::new("a clashing source port is replaced by one of --port-range", port_range).own_netpath(),
-    Case::new("a container on a network of its own reaches the world", own_network),
+    Case::new("a container on a network of its own reaches the world", own_network).every_engine(),
 ];
 
 fn tcp(lab: &mut Lab) -> Result<()> {

@@ -12,16 +12,19 @@ use netpath_tests::wait;
 use super::reach::{PUBLISH_DEADLINE, ask, connect, connect_from, expect_refused};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("a published TCP port works, and the container sees the client's address", tcp),
-    Case::new("a published UDP port works, and the container sees the client's address", udp),
+    Case::new("a published TCP port works, and the container sees the client's address", tcp).every_engine(),
+    Case::new("a published UDP port works, and the container sees the client's address", udp).every_engine(),
     Case::new("a client behind the gateway is seen under its address", behind_the_gateway),
     Case::new("a range of 100 TCP and 100 UDP ports works", range),
-    Case::new("a port published on one of the host's addresses works there and nowhere else", one_address),
+    Case::new("a port published on one of the host's addresses works there and nowhere else", one_address)
+        .every_engine(),
     Case::new("one port number serves TCP and UDP with different containers", one_number),
-    Case::new("within a second of docker run a new container is reached and reaches the world", within_a_second),
-    Case::new("after docker restart the port works again and old connections have ended", container_restart),
-    Case::new("after a container has gone, its port is refused and another can take it", port_moves),
-    Case::new("a port published by a container on a network of its own works", own_network),
+    Case::new("within a second of docker run a new container is reached and reaches the world", within_a_second)
+        .every_engine(),
+    Case::new("after docker restart the port works again and old connections have ended", container_restart)
+        .every_engine(),
+    Case::new("after a container has gone, its port is refused and another can take it", port_moves).every_engine(),
+    Case::new("a port published by a container on a network of its own works", own_network).every_engine(),
     Case::new("one client port talks to two published ports with the same container port", one_client_port),
 ];
 

@@ -7,6 +7,7 @@
 mod apt;
 mod compiler;
 mod deny;
+mod engines;
 mod linker;
 mod tools;
 
@@ -20,7 +21,7 @@ use crate::toolchain::Machine;
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also what the tests and the lab need: docker.io, iptables, iperf3 and the like.
+    /// Also what the tests and the lab need: docker.io, newer engines, iptables, iperf3 and the like.
     #[arg(long)]
     tests: bool,
 }
@@ -76,6 +77,7 @@ fn set_up(need: Need, steps: &mut Steps) -> Result<()> {
     }
     if need != Need::Build {
         tools::ensure(&mut apt, steps)?;
+        engines::ensure(&machine, &mut apt, steps)?;
     }
     match steps.done {
         0 => steps.found("everything is there, nothing to do"),

@@ -19,10 +19,11 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 26] = [
+const TOOLS: [Tool; 27] = [
     Tool { program: "dockerd", packages: &["docker.io"] },
     // Newer releases part the client from the daemon.
     Tool { program: "docker", packages: &["docker-cli", "docker.io"] },
+    Tool { program: "docker-compose", packages: &["docker-compose"] },
     Tool { program: "iptables", packages: &["iptables"] },
     Tool { program: "nft", packages: &["nftables"] },
     Tool { program: "ip", packages: &["iproute2"] },

@@ -227,10 +227,12 @@ pub(super) enum Mention {
 pub(super) fn mention(event: &EventMessage) -> Option<Mention> {
     use bollard::models::EventMessageTypeEnum::{CONTAINER, NETWORK};
     let actor = event.actor.as_ref();
+    // Of a container whose start failed, dockerd tells that nobody has left a network.
+    let container = |id: String| Some(id).filter(|id| !id.is_empty()).map(Mention::Container);
     match (event.typ?, event.action.as_deref()?) {
-        (CONTAINER, _) => actor?.id.clone().map(Mention::Container),
+        (CONTAINER, _) => actor?.id.clone().and_then(container),
         (NETWORK, "connect" | "disconnect") => {
-            actor?.attributes.as_ref()?.get("container").cloned().map(Mention::Container)
+            actor?.attributes.as_ref()?.get("container").cloned().and_then(container)
         }
         (NETWORK, _) => Some(Mention::Networks),
         _ => None,

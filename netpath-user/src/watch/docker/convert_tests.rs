@@ -196,6 +196,10 @@ fn events_mention_containers_or_networks() {
             json!({"Type": "network", "Action": "connect", "Actor": {"ID": "n", "Attributes": {"container": "c"}}}),
             Some(Mention::Container("c".into())),
         ),
+        (
+            json!({"Type": "network", "Action": "disconnect", "Actor": {"ID": "n", "Attributes": {"container": ""}}}),
+            None,
+        ),
         (json!({"Type": "network", "Action": "create", "Actor": {"ID": "n"}}), Some(Mention::Networks)),
         (json!({"Type": "daemon", "Action": "reload", "Actor": {"ID": "d"}}), None),
     ];
