@@ -137,11 +137,11 @@ impl Forged {
             What::Udp(port) => udp(source, destination, (own, port), &payload),
             What::UdpFrom(from, port) => udp(source, destination, (from, port), &payload),
             What::Routed(..) => udp(source, destination, (own, 80), &payload),
-            What::Ping => icmp((8, 0), [own.to_be_bytes(), [0, 1]].concat(), &payload),
-            What::Icmp(kind) => icmp((kind, 0), vec![0; 4], &payload),
+            What::Ping => icmp((8, 0), &[own.to_be_bytes(), [0, 1]].concat(), &payload),
+            What::Icmp(kind) => icmp((kind, 0), &[0; 4], &payload),
             What::Error(kind, from, to) => {
                 let quoted = ipv4(from.0, to.0, 17, &[], ([0, 1], 0), &udp(from.0, to.0, (from.1, to.1), &payload));
-                icmp(kind, vec![0; 4], &quoted)
+                icmp(kind, &[0; 4], &quoted)
             }
             What::Tunnel(protocol, inner) => {
                 let packet = ipv4(source, inner, 17, &[], ([0, 1], 0), &udp(source, inner, (own, 80), &payload));
@@ -195,8 +195,8 @@ fn udp(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16), payload: &[u8
     datagram
 }
 
-fn icmp((kind, code): (u8, u8), rest: Vec<u8>, payload: &[u8]) -> Vec<u8> {
-    let mut message = [&[kind, code, 0, 0], &rest[..], payload].concat();
+fn icmp((kind, code): (u8, u8), rest: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut message = [&[kind, code, 0, 0], rest, payload].concat();
     let sum = checksum::of(&[&message]);
     message[2..4].copy_from_slice(&sum);
     message

@@ -132,7 +132,10 @@ impl Host {
             Change::SetMode(mode),
             Change::AddHostAddress(HOST),
             Change::AddHostAddress(GATEWAY),
-            Change::SetUplink(self.uplink, Uplink { addresses: vec![(HOST, 24)], mtu: 1500 }),
+            Change::SetUplink(
+                self.uplink,
+                Uplink { addresses: vec![(HOST, 24)], mtu: 1500, gateway: Ipv4Addr::UNSPECIFIED },
+            ),
             Change::SetEndpoint(WEB, self.endpoint(self.web, WEB_MAC)),
             Change::SetEndpoint(CLIENT, self.endpoint(self.client, CLIENT_MAC)),
             Change::SetAdmitted(Entrance::Veth(self.web), Admission { network: 1, ..Admission::default() }),
