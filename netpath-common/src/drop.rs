@@ -57,6 +57,8 @@ counted! {
     InternalNetwork = 21, "internal_network";
     /// The operator's policy denies the client the published port.
     PolicyDenied = 22, "policy_denied";
+    /// A packet was about to leave by an uplink with a container's address.
+    Untranslated = 23, "untranslated";
 }
 
 impl DropReason {

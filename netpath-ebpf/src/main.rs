@@ -23,7 +23,10 @@ use aya_ebpf::{
 use netpath_common::{
     forward::Fate,
     parse::NetworkLayer,
-    path::{Workspace, early::early, express::express, from_container, from_host, from_host_to_wire, from_wire},
+    path::{
+        Workspace, early::early, egress_guard::egress_guard, express::express, from_container, from_host,
+        from_host_to_wire, from_wire,
+    },
 };
 
 use crate::{
@@ -89,15 +92,13 @@ fn with_held(context: &TcContext, packet: &TcPacket<'_>, work: &Workspace, fate:
 /// tc egress on an uplink: the host's own packets to the world.
 #[classifier]
 fn np_egress(context: TcContext) -> i32 {
-    if packet::tc::is_forwarded(&context) {
-        return verdict::next();
-    }
     let mut packet = TcPacket::new(&context);
-    if !packet.is_ours() {
-        return verdict::next();
-    }
-    let Some(work) = scratch::workspace() else { return verdict::next() };
     let mut tables = KernelTables::new(context.skb.skb.cast());
+    if packet::tc::is_forwarded(&context) {
+        return verdict::egress(&packet, egress_guard(&packet, &tables));
+    }
+    // A tagged frame is an interface's above this one.
+    let Some(work) = scratch::workspace().filter(|_| !packet.is_tagged()) else { return verdict::next() };
     let arrival = clock::arrival(&context);
     let fate = from_host_to_wire::from_host_to_wire(&mut packet, &mut tables, work, &arrival);
     verdict::egress(&packet, fate)

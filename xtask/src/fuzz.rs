@@ -4,6 +4,7 @@
 //! installed; `fuzz/` has the layout that cargo-fuzz expects, for those who prefer it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -99,10 +100,11 @@ fn fuzz_one(target: Target, extent: &Extent) -> Result<()> {
     let fuzz = workspace().join("fuzz");
     let artifacts = directory(fuzz.join("artifacts").join(target))?;
     let mut run = Command::new(program);
-    if let Extent::Search { .. } = extent {
-        // New inputs go to the first directory; the others are only read.
-        run.arg(directory(fuzz.join("corpus").join(target))?);
-    }
+    // New inputs go to the first directory; the others are only read.
+    run.arg(match extent {
+        Extent::Search { .. } => directory(fuzz.join("corpus").join(target))?,
+        Extent::Check { .. } => emptied(Metadata::read()?.target_directory.join("fuzz/found").join(target))?,
+    });
     run.arg(directory(fuzz.join("regressions").join(target))?).args(extent.arguments());
     run.arg(format!("-artifact_prefix={}/", artifacts.display()));
     run.args(["-max_len=2048", "-timeout=10", "-print_final_stats=1"]);
@@ -122,6 +124,16 @@ fn fuzz_one(target: Target, extent: &Extent) -> Result<()> {
     messages.lines().filter(|line| line.contains("DONE")).for_each(|line| println!("{line}"));
     messages.lines().filter(|line| line.starts_with("stat::")).for_each(|line| println!("{line}"));
     Ok(())
+}
+
+/// The directory, with nothing in it.
+fn emptied(path: PathBuf) -> Result<PathBuf> {
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("emptying {}", path.display()))
+        }
+        _ => directory(path),
+    }
 }
 
 fn replay(target: Target, input: &Path) -> Result<()> {

@@ -7,6 +7,7 @@
 mod answer;
 mod direct;
 pub mod early;
+pub mod egress_guard;
 pub mod express;
 mod fragments;
 pub mod from_container;

@@ -79,7 +79,7 @@ impl<'context> TcPacket<'context> {
     /// interface above this one.
     #[inline(always)]
     pub(crate) fn is_ours(&mut self) -> bool {
-        if self.skb().vlan_present == 0 {
+        if !self.is_tagged() {
             return true;
         }
         // A tag with a priority and no number (IEEE 802.1p) is of this very interface: the kernel takes it off and goes on
@@ -87,7 +87,13 @@ impl<'context> TcPacket<'context> {
         // SAFETY: the context is the program's own; pointers into the packet are read anew after this.
         self.skb().vlan_tci & VLAN_NUMBER == 0
             && unsafe { bpf_skb_vlan_pop(self.context.skb.skb) } == 0
-            && self.skb().vlan_present == 0
+            && !self.is_tagged()
+    }
+
+    /// Whether the frame has a VLAN tag beside it.
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.skb().vlan_present != 0
     }
 
     /// Length of the frame.

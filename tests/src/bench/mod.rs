@@ -10,6 +10,7 @@ pub mod figures;
 pub mod gate;
 pub mod machine;
 pub mod measure;
+pub mod order;
 pub mod pinned;
 pub mod plan;
 pub mod plot;
@@ -110,7 +111,7 @@ impl Bench {
                 // No terminal: a log shall still show how far it is.
                 eprintln!("{label}");
             }
-            let sample = self.step(&step.measure, step.carrier, &mut patience).with_context(|| label)?;
+            let sample = self.insist(&step.measure, step.carrier, &mut patience).with_context(|| label)?;
             if step.carrier == Carrier::Netpath && uplinks.is_empty() {
                 uplinks = self.site(Carrier::Netpath, &step.measure)?.lab.netpath()?.status()?.uplinks;
             }
@@ -127,6 +128,19 @@ impl Bench {
     fn site(&mut self, carrier: Carrier, measure: &Measure) -> Result<&mut Site> {
         let kind = carrier.site(measure.setting.ports.max(measure.setting.publishes));
         self.sites.get_mut(&kind).with_context(|| format!("the lab {kind:?} isn't there"))
+    }
+
+    /// Takes a sample, and says when it fails and is taken again: one connection that nobody answers must not end a run of
+    /// an hour.
+    fn insist(&mut self, measure: &Measure, carrier: Carrier, patience: &mut Patience) -> Result<Sample> {
+        const AGAIN: usize = 2;
+        for _ in 0..AGAIN {
+            match self.step(measure, carrier, patience) {
+                Ok(sample) => return Ok(sample),
+                Err(error) => eprintln!("{} by {}, once more: {error:#}", measure.name, carrier.name()),
+            }
+        }
+        self.step(measure, carrier, patience)
     }
 
     /// Lets the right one carry, and takes a sample.

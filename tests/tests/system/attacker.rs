@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpath_common::abi::Mode;
 use netpath_tests::attack::flags::{ACK, FIN, NULL, RST, SYN, SYN_ACK, XMAS};
 use netpath_tests::attack::{Forged, Shape, Trace, What};
 use netpath_tests::case::Case;
@@ -60,8 +59,6 @@ struct Attempt {
     closed: &'static [Spot],
     /// The same, to where it may go.
     control: (Forged, Spot),
-    /// A mode in which it is open, and why.
-    open: Option<(Mode, &'static str)>,
 }
 
 /// Who sends.
@@ -104,10 +101,6 @@ struct Macs {
     /// Of docker0, the internal bridge and that without talk.
     bridges: [[u8; 6]; 3],
 }
-
-/// Why it is open in takeover: a segment that begins nothing may be of a connection that nf_conntrack knows, so it is the
-/// kernel's. What nf_conntrack calls invalid Docker's rules don't translate, and send on (moby#18630).
-const INVALID: &str = "Docker's rules send on what nf_conntrack calls invalid";
 
 /// The containers that nobody outside their network may reach.
 const CONTAINERS: &[Spot] = &[Web, Other, Internal, Quiet];
@@ -229,7 +222,7 @@ impl Scene {
 
 impl Attempt {
     fn new(name: &'static str, from: Sender, forged: Forged, closed: &'static [Spot], scene: &Scene) -> Self {
-        let mut attempt = Self { name, from, forged, closed, control: (forged, Host), open: None };
+        let mut attempt = Self { name, from, forged, closed, control: (forged, Host) };
         attempt.control = attempt.allowed(scene);
         attempt
     }
@@ -291,12 +284,6 @@ impl Attempt {
         self
     }
 
-    /// Stock Docker leaves it open too, and netpath leaves the packet to the kernel.
-    const fn open(mut self, mode: Mode, why: &'static str) -> Self {
-        self.open = Some((mode, why));
-        self
-    }
-
     /// Where it got through.
     fn through(&self, number: u64, seen: &[(Spot, Trace)]) -> Vec<String> {
         let is_error = matches!(self.forged.what, Error(..));
@@ -316,7 +303,7 @@ impl Attempt {
 }
 
 /// Sends all attempts, then all controls, and judges.
-fn play(lab: &Lab, scene: &Scene, attempts: &[Attempt]) -> Result<()> {
+fn play(scene: &Scene, attempts: &[Attempt]) -> Result<()> {
     const CONTROL: u64 = 10_000;
     scene.seen()?;
     for (number, attempt) in (1..).zip(attempts) {
@@ -332,12 +319,8 @@ fn play(lab: &Lab, scene: &Scene, attempts: &[Attempt]) -> Result<()> {
     let mut wrong = Vec::new();
     for (number, attempt) in (1..).zip(attempts) {
         let through = attempt.through(number, &seen);
-        match attempt.open.filter(|(mode, _)| *mode == lab.mode()) {
-            None if !through.is_empty() => wrong.push(format!("{}: got through: {}", attempt.name, through.join("; "))),
-            Some((_, why)) if through.is_empty() => {
-                wrong.push(format!("{}: is closed by now, though it is listed as open: {why}", attempt.name));
-            }
-            _ => {}
+        if !through.is_empty() {
+            wrong.push(format!("{}: got through: {}", attempt.name, through.join("; ")));
         }
         let spot = attempt.control.1;
         let arrived = allowed.iter().any(|(at, trace)| *at == spot && trace.number == CONTROL + number);
@@ -434,7 +417,7 @@ fn from_wire(lab: &mut Lab) -> Result<()> {
             .shaped(Tagged(&[(0x88a8, 7), (0x8100, 7)]), s),
         s.wire("a frame with priority alone to a container", LAN, web, Udp(80)).shaped(Tagged(&[(0x8100, 0)]), s),
     ];
-    play(lab, s, &attempts)
+    play(s, &attempts)
 }
 
 fn from_container(lab: &mut Lab) -> Result<()> {
@@ -534,16 +517,16 @@ fn from_container(lab: &mut Lab) -> Result<()> {
         out("an ICMP redirect doesn't leave untranslated", Icmp(5))?,
         out("an ICMP timestamp request doesn't leave untranslated", Icmp(13))?,
         out("an ICMP echo reply to nobody doesn't leave untranslated", Icmp(0))?,
-        out("a reset of nothing doesn't leave untranslated", Tcp(RST, 9))?.open(Mode::Takeover, INVALID),
-        out("a close of nothing doesn't leave untranslated", Tcp(FIN, 9))?.open(Mode::Takeover, INVALID),
+        out("a reset of nothing doesn't leave untranslated", Tcp(RST, 9))?,
+        out("a close of nothing doesn't leave untranslated", Tcp(FIN, 9))?,
         out("an ACK of nothing doesn't leave untranslated", Tcp(ACK, 9))?,
-        out("a SYN-ACK to nothing doesn't leave untranslated", Tcp(SYN_ACK, 9))?.open(Mode::Takeover, INVALID),
-        out("a segment without flags doesn't leave untranslated", Tcp(NULL, 9))?.open(Mode::Takeover, INVALID),
-        out("a Christmas tree doesn't leave untranslated", Tcp(XMAS, 9))?.open(Mode::Takeover, INVALID),
+        out("a SYN-ACK to nothing doesn't leave untranslated", Tcp(SYN_ACK, 9))?,
+        out("a segment without flags doesn't leave untranslated", Tcp(NULL, 9))?,
+        out("a Christmas tree doesn't leave untranslated", Tcp(XMAS, 9))?,
         out("a tagged frame doesn't leave untranslated", Udp(9))?.shaped(Tagged(&[(0x8100, 7)]), s),
         out("a frame with priority alone doesn't leave untranslated", Udp(9))?.shaped(Tagged(&[(0x8100, 0)]), s),
         out("a frame to a neighbour's Ethernet address doesn't leave untranslated", Udp(9))?.by(s.macs.web),
         out("a frame to the router's Ethernet address doesn't leave untranslated", Udp(9))?.by(s.macs.lan),
     ];
-    play(lab, s, &attempts)
+    play(s, &attempts)
 }

@@ -3,7 +3,7 @@
 use super::super::carrier::{Carrier, Evidence};
 use super::super::tcp::Congestion;
 use super::frames::{COST, OFFERED, PACKETS};
-use super::streams::{BULK, CONNECTIONS, bulk, connections};
+use super::streams::{BULK, CONNECTIONS, bulk, bulk_in_order, connections};
 use super::{Effort, Measure, Setting, Towards, sockets};
 
 const PLAIN: Measure = Measure {
@@ -24,6 +24,13 @@ pub(super) const MEASURES: &[Measure] = &[
         title: "container to container: TCP bulk (cubic)",
         figures: BULK,
         run: |scene| bulk(scene, Towards::OtherContainer, Congestion::Cubic),
+        ..PLAIN
+    },
+    Measure {
+        name: "local-tcp-ordered",
+        title: "container to container: TCP bulk (cubic), kept in order",
+        figures: BULK,
+        run: |scene| bulk_in_order(scene, Towards::OtherContainer, Congestion::Cubic),
         ..PLAIN
     },
     Measure {

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::super::carrier::Evidence;
 use super::super::figures::{Better, Figure, Sample};
+use super::super::order::InOrder;
 use super::super::pinned::both;
 use super::super::{busy, tcp};
 use super::{Effort, Measure, Scene, Setting, TRANSLATORS_AND_ROUTED, Towards};
@@ -65,6 +66,14 @@ pub(super) const MEASURES: &[Measure] = &[
         ..PLAIN
     },
     Measure {
+        name: "tcp-out-ordered",
+        title: "TCP bulk out of a container (cubic), kept in order",
+        evidence: OUT,
+        figures: BULK,
+        run: |scene| bulk_in_order(scene, Towards::Neighbour, Congestion::Cubic),
+        ..PLAIN
+    },
+    Measure {
         name: "tcp-in-bbr",
         title: "TCP bulk to a published port (bbr)",
         figures: BULK,
@@ -103,6 +112,13 @@ pub(super) fn connections(scene: &Scene<'_>, towards: Towards) -> Result<Sample>
     let (answered, failed) = (connections.answered, connections.failed);
     // SYN, question, FIN.
     Ok(Sample::new(vec![window.rate(answered), window.rate(failed)], 3 * answered))
+}
+
+/// The same, with what containers send steered to the receiver's CPU: what the path costs, not how often packets overtake
+/// each other.
+pub(super) fn bulk_in_order(scene: &Scene<'_>, towards: Towards, congestion: Congestion) -> Result<Sample> {
+    let _order = InOrder::on(scene.site.lab.host(), scene.cpus.receiver)?;
+    bulk(scene, towards, congestion)
 }
 
 /// As much as gets through one connection.
