@@ -89,7 +89,7 @@ fn with_held(context: &TcContext, packet: &TcPacket<'_>, work: &Workspace, fate:
     action
 }
 
-/// tc egress on an uplink: the host's own packets to the world.
+/// tc egress on an uplink: the host's own packets to the world, and a last look at what others forward there.
 #[classifier]
 fn np_egress(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(&context);
