@@ -25,7 +25,7 @@ use crate::{
         diff::diff,
         docker::DockerModel,
         host::HostModel,
-        model::Change,
+        model::{Attachment, Change, Hook},
     },
     report::{DockerStatus, PolicyApplied},
     settings::policy::Policy,
@@ -47,6 +47,10 @@ pub(super) enum OpenFlows {
 /// The object of a failure to take connections over.
 const HANDOVER: &str = "connections that nf_conntrack holds";
 
+/// How many ports of which nothing is known yet get their programs in one round. Each takes the kernel a grace period (12 ms
+/// where this was measured), and news of containers mustn't wait until a thousand of them are done.
+const STRANGERS_MAX: usize = 2;
+
 /// The daemon's knowledge and its dataplane.
 pub(super) struct Core<E> {
     pub(super) engine: E,
@@ -61,6 +65,8 @@ pub(super) struct Core<E> {
     /// What becomes of open flows that a new policy denies.
     denied: Denied,
     pub(super) bypass: Bypass,
+    /// Whether ports of which nothing is known are left for the next round, which should come at once.
+    pub(super) has_more: bool,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
 }
@@ -110,6 +116,7 @@ impl<E: Engine> Core<E> {
             policy_file: String::new(),
             denied: Denied::default(),
             bypass: Bypass::default(),
+            has_more: false,
             forced_mode,
             refused: BTreeSet::new(),
         }
@@ -124,7 +131,8 @@ impl<E: Engine> Core<E> {
     /// Whether all that is wanted is in the dataplane and nothing is known to be missing.
     pub(super) fn is_in_sync(&self) -> bool {
         let docker = &self.docker;
-        let in_step = docker.status.connected && docker.status.in_sync && docker.troubles.is_empty();
+        let in_step =
+            docker.status.connected && docker.status.in_sync && docker.troubles.is_empty() && !self.has_more;
         in_step && self.failures.is_empty() && self.wanted.unresolved.is_empty() && self.engine.opens_flows()
     }
 
@@ -168,7 +176,9 @@ impl<E: Engine> Core<E> {
             self.journal.learn_containers(docker, self.engine.actual());
         }
         let mut failed = Vec::new();
-        for change in diff(self.engine.actual(), &self.wanted.state) {
+        let changes = diff(self.engine.actual(), &self.wanted.state);
+        let (strangers, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| self.is_strangers(change));
+        for change in changes.into_iter().chain(self.slice_of(strangers)) {
             self.apply(change, &mut failed);
             if failed.iter().any(|(object, _)| object == describe::POLICY) {
                 // Nothing is opened that it should guard.
@@ -180,6 +190,19 @@ impl<E: Engine> Core<E> {
             self.open_flows(&mut failed);
         }
         self.failures.replace(failed);
+    }
+
+    /// Whether it attaches a program to a port of which nothing is known yet.
+    fn is_strangers(&self, change: &Change) -> bool {
+        let Change::Attach(Attachment { ifindex, hook: Hook::Container }) = change else { return false };
+        !self.wanted.state.endpoints.values().any(|endpoint| endpoint.ifindex == *ifindex)
+    }
+
+    /// As many of them as a round has time for.
+    fn slice_of(&mut self, mut changes: Vec<Change>) -> Vec<Change> {
+        self.has_more = changes.len() > STRANGERS_MAX;
+        changes.truncate(STRANGERS_MAX);
+        changes
     }
 
     fn build(&self) -> Wanted {

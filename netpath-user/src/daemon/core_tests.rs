@@ -10,7 +10,7 @@ use crate::{
     dataplane::{AttachmentReport, Dataplane, HandoverFlow, fake::Fake},
     desired::{
         build::Xdp,
-        model::{Hook, State},
+        model::State,
         sample::{self, ETH0, GATEWAY, HOST, VETH, WEB},
         uplinks::UplinkChoice,
     },
@@ -186,6 +186,42 @@ fn a_restart_without_docker_keeps_containers_and_follows_the_uplinks_addresses()
     );
     assert!(!core.is_in_sync());
     assert_eq!(core.mode(), Some(Mode::Takeover));
+}
+
+#[test]
+fn a_container_isnt_kept_waiting_by_a_crowd_of_strangers() {
+    const CROWD: u32 = 50;
+    let carries = |core: &Core<Scripted>, ifindex| {
+        core.engine.actual().attachments.contains(&Attachment { ifindex, hook: Hook::Container })
+    };
+    let mut core = core(adopted());
+    connect(&mut core, Mode::Takeover);
+    let mut host = sample::host();
+    host.links.extend((100..100 + CROWD).map(|ifindex| (ifindex, sample::link("crowd", 9, Some(sample::DOCKER0)))));
+    let late = Ipv4Addr::new(172, 17, 0, 3);
+    host.links.insert(200, sample::link("late", 8, Some(sample::DOCKER0)));
+    core.learn(News::Host(Arc::new(host)));
+    core.round();
+    assert!(core.has_more && !core.is_in_sync());
+    assert!(carries(&core, 100) && !carries(&core, 200));
+
+    let mut docker = sample::docker();
+    let mut container = docker.containers["web"].clone();
+    container.interfaces = vec![sample::interface("default", late, 200)];
+    container.published.clear();
+    docker.containers.insert("late".to_owned(), container);
+    core.learn(listed(docker, Mode::Takeover));
+    core.round();
+    assert!(carries(&core, 200) && core.engine.actual().endpoints.contains_key(&late));
+    assert!(core.has_more);
+
+    let mut rounds = 0;
+    while core.has_more {
+        core.round();
+        rounds += 1;
+    }
+    assert!(core.is_in_sync() && (100..100 + CROWD).all(|ifindex| carries(&core, ifindex)));
+    assert!(rounds > 1);
 }
 
 #[test]

@@ -107,7 +107,7 @@ enum Event {
     News(News),
     /// Somebody wants another policy.
     Policy(PolicyRequest),
-    /// Time to try again what failed.
+    /// Time to go on, or to try again what failed.
     Retry,
     /// Time for a slice of the collector's work.
     Collect,
@@ -235,9 +235,10 @@ impl Sources {
             news = self.news.recv() => news.map_or(Event::Stop("the watchers ended"), Event::News),
             // None: the control socket is gone, and with it whoever could ask.
             Some(request) = self.policies.recv() => Event::Policy(request),
-            () = sleep_until(retry_at), if self.retry_at.is_some() => Event::Retry,
             _ = self.check_pins.tick() => Event::CheckPins,
             _ = self.collect.tick() => Event::Collect,
+            // Last: it may be due again and again.
+            () = sleep_until(retry_at), if self.retry_at.is_some() => Event::Retry,
         }
     }
 }
@@ -298,7 +299,8 @@ impl Daemon {
     }
 
     fn after_round(&mut self, sources: &mut Sources) {
-        sources.retry_at = self.core.failures.retry_after().map(|wait| Instant::now() + wait);
+        let wait = if self.core.has_more { Some(Duration::ZERO) } else { self.core.failures.retry_after() };
+        sources.retry_at = wait.map(|wait| Instant::now() + wait);
         self.reports.send_replace(status::report(&self.core));
     }
 

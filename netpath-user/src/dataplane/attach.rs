@@ -45,23 +45,9 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Loads the programs and takes over every link that is pinned; pins of interfaces that are gone are removed.
+    /// Puts this object's programs into every link that is pinned, and removes pins of interfaces that are gone. The programs
+    /// must be loaded.
     pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
-        for name in [
-            program::UPLINK,
-            program::EGRESS,
-            program::CONTAINER,
-            program::BRIDGE,
-            program::LOOPBACK,
-            program::COLLECT,
-            program::COLLECT_CONES,
-            program::REMOVE,
-        ] {
-            classifier(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
-        }
-        for name in [program::XDP_UPLINK, program::XDP_GENERIC] {
-            xdp_program(ebpf, name)?.load().with_context(|| format!("the kernel refused the program {name}"))?;
-        }
         let tc = match tc {
             TcChoice::Tcx => Mechanism::Tcx,
             TcChoice::Auto if kernel_has_tcx() => Mechanism::Tcx,

@@ -33,7 +33,7 @@ use super::{
     hops::Hops,
     host_access, interface,
     layout::Layout,
-    load, pins, remover,
+    load, pins, programs, remover,
 };
 use crate::{
     desired::model::{Admission, Change, Endpoint, Entrance, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
@@ -91,6 +91,7 @@ impl Kernel {
         // The number 0 is no namespace's: without it the programs of sockets do nothing.
         let netns_cookie = interface::netns_cookie().unwrap_or(0);
         let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
+        programs::load(&layout, &mut ebpf, programs::build_of(load::object(), netns_cookie))?;
         let links = Links::adopt(layout.clone(), &mut ebpf, options.xdp, options.tc)?;
         remover::pin(&layout, attach::classifier(&mut ebpf, program::REMOVE)?)?;
         let left = layout.remove_other_schemas()?;

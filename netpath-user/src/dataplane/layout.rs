@@ -2,7 +2,8 @@
 //!
 //! `maps/<NAME>_v<SCHEMA>` is a map. `links/<ifindex>_<hook>_<mechanism>` is a link (tcx, XDP) or, for clsact, whose
 //! filters have no link, the attached program: a marker that the filter is there. `links/cgroup_<program>` is a link of a
-//! program of the host's sockets. `programs/<name>_v<SCHEMA>` is a program that the command line runs without a daemon.
+//! program of the host's sockets. `programs/<name>_v<SCHEMA>` is a program that the command line runs without a daemon,
+//! `programs/<name>_build<BUILD>_v<SCHEMA>` one that the next start needn't have verified again.
 
 use std::{
     fs::{self, File},
@@ -101,6 +102,11 @@ impl Layout {
         self.programs().join(format!("{name}_v{}", names::SCHEMA))
     }
 
+    /// A program for the next start of the same build.
+    pub(super) fn built_program(&self, name: &str, build: u64) -> PathBuf {
+        self.programs().join(format!("{name}{}", built(build)))
+    }
+
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.maps().join(format!("{name}_v{}", names::SCHEMA))
     }
@@ -149,6 +155,20 @@ impl Layout {
         Ok(removed)
     }
 
+    /// Removes the programs that other builds have left for their next start.
+    pub(super) fn remove_other_builds(&self, build: u64) -> anyhow::Result<()> {
+        let directory = self.programs();
+        let entries = fs::read_dir(&directory).with_context(|| format!("can't read {}", directory.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("can't read {}", directory.display()))?.path();
+            let name = path.to_string_lossy();
+            if name.contains("_build") && !name.ends_with(&built(build)) {
+                fs::remove_file(&path).with_context(|| format!("can't remove the pin {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps other daemons off these pins until the lock is dropped or the process ends, however it does.
     pub(super) fn lock(&self) -> anyhow::Result<Flock<File>> {
         let directory = self.links();
@@ -172,6 +192,10 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+fn built(build: u64) -> String {
+    format!("_build{build:016x}_v{}", names::SCHEMA)
 }
 
 fn parse_link(path: &Path) -> Option<LinkPin> {

@@ -39,6 +39,7 @@ mod listener;
 mod load;
 pub mod pins;
 mod policy;
+mod programs;
 mod remover;
 mod trial;
 

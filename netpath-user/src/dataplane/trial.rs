@@ -24,6 +24,8 @@ pub struct TestRun {
 pub struct ProgramCost {
     /// The program.
     pub name: String,
+    /// The kernel's number for it: another one when it was loaded again.
+    pub id: u32,
     /// Instructions that the verifier went through; kernels before 5.16 don't tell.
     pub verified_instructions: Option<u32>,
     /// How often it ran while the kernel counted run times.
@@ -97,6 +99,7 @@ impl Kernel {
             let verified_instructions = info.verified_instruction_count();
             Ok(ProgramCost {
                 name: name.to_owned(),
+                id: info.id(),
                 verified_instructions,
                 runs: info.run_count(),
                 run_time: info.run_time(),

@@ -54,7 +54,7 @@ pub(crate) struct Host {
     pub(crate) bridge: u32,
     pub(crate) web: u32,
     pub(crate) client: u32,
-    pin_dir: PathBuf,
+    pub(crate) pin_dir: PathBuf,
 }
 
 /// Runs a test on a host of its own, in a thread with a network namespace of its own.
@@ -77,6 +77,19 @@ pub(crate) fn on_host_with(
     .join();
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// How a dataplane is opened.
+pub(crate) fn options(pin_dir: &Path, port_range: PortRange, flows_max: u32) -> Options {
+    Options {
+        pin_dir: pin_dir.to_owned(),
+        xdp: XdpChoice::Off,
+        tc: TcChoice::Auto,
+        flows_max,
+        port_range,
+        reserved_ports: BTreeSet::new(),
+        timeouts: TimeoutTable::of_host(&Settings::default().timeouts),
     }
 }
 
@@ -103,15 +116,7 @@ impl Host {
             ip(command);
         }
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding can be switched on");
-        let options = Options {
-            pin_dir: pin_dir.clone(),
-            xdp: XdpChoice::Off,
-            tc: TcChoice::Auto,
-            flows_max,
-            port_range,
-            reserved_ports: BTreeSet::new(),
-            timeouts: TimeoutTable::of_host(&Settings::default().timeouts),
-        };
+        let options = options(&pin_dir, port_range, flows_max);
         let index = |name: &str| if_nametoindex(name).expect("the interface was just made");
         let mut host = Self {
             kernel: Kernel::open(&options).expect("the dataplane loads"),

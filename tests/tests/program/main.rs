@@ -3,6 +3,7 @@
 //! Every test says what came in, what went out, and which counters moved; all other counters must stand still.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod adopt;
 mod budget;
 mod harness;
 mod policy;
