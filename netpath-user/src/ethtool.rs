@@ -8,6 +8,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// Commands (`include/uapi/linux/ethtool.h`).
 const GET_DRIVER_INFO: u32 = 0x03;
+const GET_LINK: u32 = 0x0a;
 const GET_GRO: u32 = 0x2b;
 const SET_GRO: u32 = 0x2c;
 
@@ -31,6 +32,18 @@ pub(crate) fn driver(name: &str) -> io::Result<String> {
     // SAFETY: the array ends with the zero written above.
     let driver = unsafe { CStr::from_ptr(info.driver.as_ptr()) };
     Ok(driver.to_string_lossy().into_owned())
+}
+
+/// Whether an interface has a carrier (`ethtool NAME`, "Link detected"). Asking has the kernel act on a carrier that came or
+/// went and still waits to be looked at (`linkwatch_sync_dev`, net/core/link_watch.c).
+///
+/// # Errors
+///
+/// When there is no such interface.
+pub(crate) fn has_carrier(name: &str) -> io::Result<bool> {
+    let mut value = Value { command: GET_LINK, data: 0 };
+    ask(name, &mut value)?;
+    Ok(value.data != 0)
 }
 
 /// Switches generic receive offload on (`ethtool -K NAME gro on`). Gives whether it is on then.

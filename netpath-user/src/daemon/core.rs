@@ -25,7 +25,7 @@ use crate::{
         diff::diff,
         docker::DockerModel,
         host::HostModel,
-        model::{Attachment, Change, Hook},
+        model::{Attachment, Change, Hook, IfIndex},
     },
     report::{DockerStatus, PolicyApplied},
     settings::policy::Policy,
@@ -67,6 +67,8 @@ pub(super) struct Core<E> {
     pub(super) bypass: Bypass,
     /// Whether ports of which nothing is known are left for the next round, which should come at once.
     pub(super) has_more: bool,
+    /// Veths of new endpoints, and their bridges, whose carrier the kernel hasn't acted on yet.
+    waking: BTreeSet<(IfIndex, IfIndex)>,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
 }
@@ -117,6 +119,7 @@ impl<E: Engine> Core<E> {
             denied: Denied::default(),
             bypass: Bypass::default(),
             has_more: false,
+            waking: BTreeSet::new(),
             forced_mode,
             refused: BTreeSet::new(),
         }
@@ -185,6 +188,7 @@ impl<E: Engine> Core<E> {
                 break;
             }
         }
+        self.wake_links();
         self.end_denied(&mut failed);
         if self.docker.model.is_some() && !self.engine.opens_flows() {
             self.open_flows(&mut failed);
@@ -203,6 +207,19 @@ impl<E: Engine> Core<E> {
         self.has_more = changes.len() > STRANGERS_MAX;
         changes.truncate(STRANGERS_MAX);
         changes
+    }
+
+    /// Has the kernel notice that a new endpoint's veth, and a bridge with its first port, have a carrier. By itself it looks at
+    /// a hundred links in a second when many are new at once (`MAX_DO_DEV_NUM`, net/core/link_watch.c); until then the bridge
+    /// carries nothing to or from the port, not even ARP.
+    fn wake_links(&mut self) {
+        let engine = &self.engine;
+        let endpoints = &engine.actual().endpoints;
+        self.waking.retain(|(veth, bridge)| {
+            let is_there = endpoints.values().any(|endpoint| endpoint.ifindex == *veth);
+            let is_awake = is_there && engine.has_carrier(*veth) && engine.has_carrier(*bridge);
+            is_there && !is_awake
+        });
     }
 
     fn build(&self) -> Wanted {
@@ -237,6 +254,9 @@ impl<E: Engine> Core<E> {
         match self.engine.apply(&change) {
             Ok(()) => {
                 self.journal.write(&change, &before);
+                if let Change::SetEndpoint(_, endpoint) = &change {
+                    self.waking.insert((endpoint.ifindex, endpoint.bridge_ifindex));
+                }
                 self.denied.are_open |= matches!(change, Change::SetPolicy(_)) && !self.denied.are_kept;
             }
             Err(error) => failed.push((self.object(&change), format!("{error:#}"))),

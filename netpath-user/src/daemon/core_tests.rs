@@ -37,6 +37,8 @@ struct Scripted {
     steps: RefCell<Vec<Step>>,
     refuses: Option<fn(&Change) -> bool>,
     connections_fail: bool,
+    carriers: RefCell<Vec<u32>>,
+    asked: RefCell<Vec<u32>>,
 }
 
 impl Dataplane for Scripted {
@@ -90,6 +92,11 @@ impl Engine for Scripted {
 
     fn host_access(&self) -> HostAccessStatus {
         HostAccessStatus::default()
+    }
+
+    fn has_carrier(&self, ifindex: u32) -> bool {
+        self.asked.borrow_mut().push(ifindex);
+        self.carriers.borrow().contains(&ifindex)
     }
 }
 
@@ -222,6 +229,21 @@ fn a_container_isnt_kept_waiting_by_a_crowd_of_strangers() {
     }
     assert!(core.is_in_sync() && (100..100 + CROWD).all(|ifindex| carries(&core, ifindex)));
     assert!(rounds > 1);
+}
+
+#[test]
+fn a_new_veth_is_asked_for_its_carrier_until_it_and_its_bridge_have_one() {
+    let mut core = core(Scripted::default());
+    connect(&mut core, Mode::Takeover);
+    assert_eq!(core.engine.asked.take(), [VETH]);
+    core.engine.carriers.borrow_mut().push(VETH);
+    core.round();
+    assert_eq!(core.engine.asked.take(), [VETH, sample::DOCKER0]);
+    core.engine.carriers.borrow_mut().push(sample::DOCKER0);
+    core.round();
+    assert_eq!(core.engine.asked.take(), [VETH, sample::DOCKER0]);
+    core.round();
+    assert!(core.engine.asked.take().is_empty());
 }
 
 #[test]

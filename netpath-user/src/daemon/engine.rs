@@ -1,7 +1,11 @@
 //! What the daemon needs of the dataplane beyond applying changes; a seam for tests without a kernel.
 
+use nix::net::if_::if_indextoname;
+
 use crate::{
     dataplane::{AttachmentReport, Dataplane, HandoverFlow, Kernel, Pins, PinsError},
+    desired::model::IfIndex,
+    ethtool,
     kernel_conntrack::{self, Connection},
     report::HostAccessStatus,
 };
@@ -22,6 +26,8 @@ pub(super) trait Engine: Dataplane {
     fn attachments(&self) -> Vec<AttachmentReport>;
     /// The host's own way to published ports.
     fn host_access(&self) -> HostAccessStatus;
+    /// Whether an interface has a carrier; asking has the kernel act on one that just came.
+    fn has_carrier(&self, ifindex: IfIndex) -> bool;
 }
 
 impl Engine for Kernel {
@@ -51,6 +57,11 @@ impl Engine for Kernel {
 
     fn host_access(&self) -> HostAccessStatus {
         Self::host_access(self).clone()
+    }
+
+    fn has_carrier(&self, ifindex: IfIndex) -> bool {
+        // An interface that is gone has none, and is soon no endpoint's any more.
+        if_indextoname(ifindex).is_ok_and(|name| ethtool::has_carrier(&name.to_string_lossy()).unwrap_or(false))
     }
 }
 
