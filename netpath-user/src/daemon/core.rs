@@ -134,8 +134,7 @@ impl<E: Engine> Core<E> {
     /// Whether all that is wanted is in the dataplane and nothing is known to be missing.
     pub(super) fn is_in_sync(&self) -> bool {
         let docker = &self.docker;
-        let in_step =
-            docker.status.connected && docker.status.in_sync && docker.troubles.is_empty() && !self.has_more;
+        let in_step = docker.status.connected && docker.status.in_sync && docker.troubles.is_empty() && !self.has_more;
         in_step && self.failures.is_empty() && self.wanted.unresolved.is_empty() && self.engine.opens_flows()
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ const MESSAGE: usize = 64;
 
 /// What is written or read at once in bulk.
 const CHUNK: usize = 256 * 1024;
+
+/// How long a connection of bulk lasts. Its rate is decided in its first moments, at random, by how large its receiver's
+/// buffer grows and whether what waits there still fits into the CPU's caches: a sample has to see many.
+const STREAM: Duration = Duration::from_millis(100);
 
 /// Nothing here takes so long unless packets get lost.
 pub(super) const STALL: Duration = Duration::from_secs(5);
@@ -170,39 +174,57 @@ pub fn ask_many(target: SocketAddrV4, window: Window) -> Connections {
     connections
 }
 
-/// Sends bulk over one connection until the window is over.
+/// Sends bulk until the window is over, over one connection after the other.
 ///
 /// # Errors
-/// When the connection breaks before.
+/// When a connection breaks before.
 pub fn pour(target: SocketAddrV4, congestion: Congestion, window: Window) -> Result<()> {
-    let mut stream = connect(target)?;
-    congestion.set(&stream)?;
     let chunk = vec![0; CHUNK];
     while !window.is_over() {
-        match stream.write_all(&chunk) {
+        let end = Instant::now() + STREAM;
+        match pour_until(target, congestion, &chunk, || window.is_over() || Instant::now() > end) {
             // The receiver stops when the window is over, whatever is on its way.
             Err(_) if window.is_over() => {}
-            other => other.context("send bulk")?,
+            other => other?,
         }
     }
     Ok(())
 }
 
-/// Receives bulk over one connection until the window is over; gives how many bytes in it.
+/// Sends until it is over, and waits until the receiver has taken it all: its connection is the only one then.
+fn pour_until(target: SocketAddrV4, congestion: Congestion, chunk: &[u8], is_over: impl Fn() -> bool) -> Result<()> {
+    let mut stream = connect(target)?;
+    congestion.set(&stream)?;
+    while !is_over() {
+        stream.write_all(chunk).context("send bulk")?;
+    }
+    stream.shutdown(Shutdown::Write).context("end bulk")?;
+    stream.read(&mut [0; 1]).context("wait until bulk is received").map(drop)
+}
+
+/// Receives bulk until the window is over, over one connection after the other; gives how many bytes in it.
 ///
 /// # Errors
-/// When the connection breaks.
+/// When a connection breaks before.
 pub fn drain(listener: &TcpListener, window: Window) -> Result<u64> {
-    let mut stream = accept(listener)?;
+    SockRef::from(listener).set_read_timeout(Some(IDLE)).context("set a timeout")?;
     let mut chunk = vec![0; CHUNK];
     let mut count = 0;
     while !window.is_over() {
-        let length = stream.read(&mut chunk).context("receive bulk")?;
-        if length == 0 {
-            break;
-        }
-        if window.counts(Instant::now()) {
-            count += length as u64;
+        let mut stream = match listener.accept() {
+            Ok((stream, _client)) => stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error).context("accept"),
+        };
+        prepare(&stream)?;
+        while !window.is_over() {
+            let length = stream.read(&mut chunk).context("receive bulk")?;
+            if length == 0 {
+                break;
+            }
+            if window.counts(Instant::now()) {
+                count += length as u64;
+            }
         }
     }
     Ok(count)

@@ -121,7 +121,7 @@ pub(super) fn bulk_in_order(scene: &Scene<'_>, towards: Towards, congestion: Con
     bulk(scene, towards, congestion)
 }
 
-/// As much as gets through one connection.
+/// As much as gets through, over one connection after the other.
 #[expect(clippy::cast_precision_loss, reason = "gigabytes are far below 2^52")]
 pub(super) fn bulk(scene: &Scene<'_>, towards: Towards, congestion: Congestion) -> Result<Sample> {
     let ends = scene.ends(towards)?;
