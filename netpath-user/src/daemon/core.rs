@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     bypass::{self, Bypass},
+    closed_ports::ClosedPorts,
     engine::Engine,
     failures::Failures,
     handover,
@@ -61,6 +62,7 @@ pub(super) struct Core<E> {
     /// What becomes of open flows that a new policy denies.
     denied: Denied,
     pub(super) bypass: Bypass,
+    pub(super) closed_ports: ClosedPorts,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
 }
@@ -110,6 +112,7 @@ impl<E: Engine> Core<E> {
             policy_file: String::new(),
             denied: Denied::default(),
             bypass: Bypass::default(),
+            closed_ports: ClosedPorts::default(),
             forced_mode,
             refused: BTreeSet::new(),
         }

@@ -1,5 +1,8 @@
 //! What the daemon needs of the dataplane beyond applying changes; a seam for tests without a kernel.
 
+use netpath_common::abi::Rate;
+
+use super::closed_ports::LEASE;
 use crate::{
     dataplane::{AttachmentReport, Dataplane, HandoverFlow, Kernel, Pins, PinsError},
     kernel_conntrack::{self, Connection},
@@ -18,6 +21,9 @@ pub(super) trait Engine: Dataplane {
     fn begin_opening_flows(&mut self) -> anyhow::Result<()>;
     /// Ends the flows that the policy in force denies, and gives how many there were.
     fn end_denied(&mut self) -> anyhow::Result<u64>;
+    /// For some seconds from now, datagrams to closed ports are dropped, but for so many: of one sender, and of all on a CPU.
+    /// `None`: from here on all of them are the kernel's.
+    fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()>;
     /// What is attached, and how.
     fn attachments(&self) -> Vec<AttachmentReport>;
     /// The host's own way to published ports.
@@ -43,6 +49,10 @@ impl Engine for Kernel {
 
     fn end_denied(&mut self) -> anyhow::Result<u64> {
         Self::end_denied(self)
+    }
+
+    fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {
+        self.write_closed_ports(but_for, LEASE)
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod budget;
+mod closed_ports;
 mod harness;
 mod policy;
 mod race;
