@@ -6,8 +6,8 @@
 use crate::{
     abi::{
         Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
-        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Sender,
-        Uplink,
+        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Refusal,
+        Sender, Uplink,
     },
     conntrack::PairState,
 };
@@ -181,6 +181,12 @@ pub trait Tables {
 
     /// Whether the kernel may get one more datagram to a closed port now, whoever sent it.
     fn may_ask_kernel(&mut self, rate: &Rate, now_ns: u64) -> bool;
+
+    /// The last refusal of a place.
+    fn refusal(&self, place: u32) -> Refusal;
+
+    /// Writes the last refusal of a place.
+    fn set_refusal(&mut self, place: u32, refusal: Refusal);
 
     /// Whether somebody listens to events now.
     fn is_listened_to(&self, now_ns: u64) -> bool;

@@ -1,7 +1,7 @@
 //! What the daemon allows the programs to do about datagrams to ports of the host that nobody listens on, and what they
 //! note about senders.
 
-use super::{Address, abi};
+use super::{Address, FlowKey, abi};
 
 abi! {
     /// How often something may be: a bucket of tokens, in times.
@@ -79,5 +79,45 @@ impl Sender {
         hash = hash.wrapping_mul(0xc2b2_ae35);
         hash ^= hash >> 16;
         [hash % Self::PLACES, (hash >> 16 ^ hash.wrapping_mul(0x9e37_79b9) >> 14) % Self::PLACES]
+    }
+}
+
+/// That a datagram with some tuple was refused a moment ago, in one word, so that CPUs never see half of it: a keyed hash of
+/// the tuple in the upper 40 bits, the time below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal(pub u64);
+
+impl Refusal {
+    /// How many places there are; a power of two.
+    pub const PLACES: u32 = 65_536;
+    /// For how long it holds: as long as a tick of the coarse clock, or two.
+    const HOLDS: u64 = 1;
+    /// The unit of its time in bits of nanoseconds: four milliseconds.
+    const UNIT_BITS: u32 = 22;
+    const TIME: u64 = (1 << 24) - 1;
+
+    /// That a datagram of this tuple is refused now, and its place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(seed: u32, key: &FlowKey, now_ns: u64) -> (u32, Self) {
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let [a, b] = key.source_port;
+        let [c, d] = key.destination_port;
+        let addresses = (u32::from_ne_bytes(key.source) as u64) << 32 | u32::from_ne_bytes(key.destination) as u64;
+        let mut hash = (addresses ^ seed as u64).wrapping_mul(MULTIPLIER);
+        hash ^= hash >> 29;
+        hash = (hash ^ (u32::from_ne_bytes([a, b, c, d]) as u64) << 16 ^ (seed as u64) << 8).wrapping_mul(MULTIPLIER);
+        hash ^= hash >> 32;
+        hash = hash.wrapping_mul(MULTIPLIER);
+        let place = (hash >> 8) as u32 % Self::PLACES;
+        (place, Self(hash & !Self::TIME | now_ns >> Self::UNIT_BITS & Self::TIME))
+    }
+
+    /// Whether another of the same tuple was refused just before.
+    #[inline(always)]
+    #[must_use]
+    pub const fn repeats(self, before: Self) -> bool {
+        let is_same = (self.0 ^ before.0) & !Self::TIME == 0;
+        is_same && self.0.wrapping_sub(before.0) & Self::TIME <= Self::HOLDS
     }
 }

@@ -17,7 +17,7 @@ pub mod published;
 pub mod socket;
 pub mod uplink;
 
-pub use closed::{ClosedPorts, Rate, Sender};
+pub use closed::{ClosedPorts, Rate, Refusal, Sender};
 pub use cone::{Cone, ConeKey, ConeOwner};
 pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};

@@ -12,7 +12,7 @@ use crate::{
     abi::{
         Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
         FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, Published, PublishedKey,
-        Rate, Sender, Uplink, UplinkAddress,
+        Rate, Refusal, Sender, Uplink, UplinkAddress,
     },
     conntrack::PairState,
     nat::answer::spend,
@@ -76,6 +76,8 @@ pub struct Model {
     pub closed_ports: ClosedPorts,
     /// What is noted about senders.
     pub senders: BTreeMap<u32, Sender>,
+    /// Refused datagrams to closed ports.
+    pub refusals: BTreeMap<u32, Refusal>,
     /// The budget of datagrams to closed ports.
     pub closed_full_at_ns: u64,
     /// How often a flow was looked up.
@@ -143,6 +145,7 @@ impl Model {
             policy_hits: BTreeMap::new(),
             closed_ports: ClosedPorts::KERNEL,
             senders: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             closed_full_at_ns: 0,
             looks: std::cell::Cell::new(0),
         };
@@ -392,6 +395,14 @@ impl Tables for Model {
 
     fn may_ask_kernel(&mut self, rate: &Rate, now_ns: u64) -> bool {
         rate.spend(&mut self.closed_full_at_ns, now_ns)
+    }
+
+    fn refusal(&self, place: u32) -> Refusal {
+        self.refusals.get(&place).copied().unwrap_or(Refusal(0))
+    }
+
+    fn set_refusal(&mut self, place: u32, refusal: Refusal) {
+        self.refusals.insert(place, refusal);
     }
 
     fn is_listened_to(&self, _now_ns: u64) -> bool {

@@ -13,7 +13,7 @@
 
 use super::published::published;
 use crate::{
-    abi::{ConeKey, Mode, PathCount, Sender},
+    abi::{ConeKey, Mode, PathCount, Refusal, Sender},
     conntrack::{TOUCH_INTERVAL_NS, state::SECOND_NS},
     drop::DropReason,
     forward::{Fate, Forward},
@@ -31,7 +31,30 @@ const DHCP: [[u8; 2]; 2] = [67_u16.to_be_bytes(), 68_u16.to_be_bytes()];
 /// What becomes of a frame at XDP that no flow knows. Undecided: it isn't such a datagram, or the kernel gets it.
 #[inline(always)]
 pub(super) fn at_xdp<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
-    if !is_allowed(tables, headers, arrival.now_ns) || published(tables, headers).is_some() {
+    if !is_allowed(tables, headers, arrival.now_ns) {
+        return Fate::UNDECIDED;
+    }
+    let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
+    let before = tables.refusal(place);
+    if refusal.repeats(before) {
+        // A flood repeats itself; for some milliseconds nothing has to be asked anew.
+        return REFUSED;
+    }
+    let fate = asked_at_xdp(tables, headers, arrival);
+    if fate == REFUSED {
+        tables.set_refusal(place, refusal);
+    } else if before.0 != 0 {
+        // So that none is ever taken for one of today when the count of the time comes round.
+        tables.set_refusal(place, Refusal(0));
+    }
+    fate
+}
+
+const REFUSED: Fate = Fate::dropped(DropReason::PortClosed);
+
+#[inline(always)]
+fn asked_at_xdp<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+    if published(tables, headers).is_some() {
         return Fate::UNDECIDED;
     }
     if tables.config().cone_timeout_s != 0 && tables.cone(&ConeKey::of_destination(&headers.key)).is_some() {
@@ -81,7 +104,7 @@ fn refuse<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fa
     if has_share(tables, places, arrival.now_ns) {
         return Fate::UNDECIDED;
     }
-    Fate::dropped(DropReason::PortClosed)
+    REFUSED
 }
 
 /// Whether the kernel gets one more of this sender, and one more at all; if so, it does.

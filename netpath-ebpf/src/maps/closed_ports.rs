@@ -5,7 +5,7 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
-use netpath_common::abi::{ClosedPorts, Rate, Sender};
+use netpath_common::abi::{ClosedPorts, Rate, Refusal, Sender};
 
 #[btf_map]
 static CLOSED_PORTS: Array<ClosedPorts, 1> = Array::new();
@@ -16,6 +16,10 @@ static SENDERS: Array<Sender, { Sender::PLACES as usize }> = Array::new();
 /// When the CPU's bucket will be full again. Not pinned.
 #[btf_map]
 static CLOSED_BUDGET: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// What was refused a moment ago: [`Refusal`]s. Not pinned.
+#[btf_map]
+static REFUSED: Array<u64, { Refusal::PLACES as usize }> = Array::new();
 
 /// What may become of them.
 #[inline(always)]
@@ -54,4 +58,19 @@ pub(crate) fn may_ask_kernel(rate: &Rate, now_ns: u64) -> bool {
     let Some(full_at_ns) = CLOSED_BUDGET.get_ptr_mut(0) else { return true };
     // SAFETY: the place is this CPU's own.
     rate.spend(unsafe { &mut *full_at_ns }, now_ns)
+}
+
+/// The last refusal of a place.
+#[inline(always)]
+pub(crate) fn refusal(place: u32) -> Refusal {
+    Refusal(REFUSED.get(place).copied().unwrap_or(0))
+}
+
+/// Notes a refusal.
+#[inline(always)]
+pub(crate) fn set_refusal(place: u32, refusal: Refusal) {
+    if let Some(word) = REFUSED.get_ptr_mut(place) {
+        // SAFETY: the pointer is to a place of the array; the word is written whole, and any CPU's will do.
+        unsafe { *word = refusal.0 };
+    }
 }

@@ -31,8 +31,8 @@ use core::ffi::c_void;
 use netpath_common::{
     abi::{
         Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
-        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Sender,
-        Uplink,
+        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Refusal,
+        Sender, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -238,6 +238,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn may_ask_kernel(&mut self, rate: &Rate, now_ns: u64) -> bool {
         closed_ports::may_ask_kernel(rate, now_ns)
+    }
+
+    #[inline(always)]
+    fn refusal(&self, place: u32) -> Refusal {
+        closed_ports::refusal(place)
+    }
+
+    #[inline(always)]
+    fn set_refusal(&mut self, place: u32, refusal: Refusal) {
+        closed_ports::set_refusal(place, refusal);
     }
 
     #[inline(always)]

@@ -20,6 +20,11 @@ fn allow(host: &mut Host) {
     host.kernel.write_closed_ports(rates, Duration::from_secs(600)).expect("the map can be written");
 }
 
+/// What was refused is refused again for some milliseconds without a look.
+fn forget_refusals() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 /// Whether the program drops a frame: at XDP or at tc.
 fn drops(host: &mut Host, at_xdp: bool, frame: &[u8]) -> bool {
     if at_xdp { host.at_xdp(frame) == XDP_DROP } else { host.at_uplink(frame).0 == SHOT }
@@ -43,10 +48,12 @@ fn beyond_the_kernels_share_datagrams_to_closed_ports_are_dropped_and_counted() 
             assert!(!drops(host, at_xdp, &another), "another sender has a share of his own");
 
             let socket = UdpSocket::bind((HOST, 9999)).expect("the port is free");
+            forget_refusals();
             assert_eq!(dropped(host, at_xdp, &probe), 0, "there is a socket now");
             drop(socket);
             assert_eq!(dropped(host, at_xdp, &probe), PROBES, "it is gone again");
             let any = UdpSocket::bind("[::]:9999").expect("the port is free");
+            forget_refusals();
             assert_eq!(dropped(host, at_xdp, &probe), 0, "one of IPv6 takes it as well");
             drop(any);
             let connected = UdpSocket::bind((HOST, 9999)).expect("the port is free");

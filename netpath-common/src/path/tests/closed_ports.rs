@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    abi::{ClosedPorts, Rate, Sender},
+    abi::{ClosedPorts, Rate, Refusal, Sender},
     parse::parse,
     path::express::express,
 };
@@ -109,7 +109,7 @@ fn whatever_somebody_may_wait_for_passes() {
             model.handover.insert(headers.key);
         }),
         ("it isn't the host's", |_, frame| {
-            *frame = build(Summary { destination: [198, 51, 100, 9], ..PROBE }, Kind::Udp, b"")
+            *frame = build(Summary { destination: [198, 51, 100, 9], ..PROBE }, Kind::Udp, b"");
         }),
         ("it is everybody's", |_, frame| *frame = build(Summary { destination: [255; 4], ..PROBE }, Kind::Udp, b"")),
         ("it is a DHCP client's", |_, frame| *frame = build(Summary { destination_port: 68, ..PROBE }, Kind::Udp, b"")),
@@ -183,4 +183,38 @@ fn whom_a_container_asks_by_the_kernels_way_may_answer() {
     let to_host = Summary { source: CLIENT, destination: Model::HOST, source_port: 5000, destination_port: 53 };
     let fate = outbound(&mut model, CLIENT_IFINDEX, 10, &mut build(to_host, Kind::Udp, b""));
     assert_eq!((fate.path(), model.senders.len()), (Some(PathCount::ContainerToHost), 0));
+}
+
+#[test]
+fn a_refusal_is_repeated_for_milliseconds_and_no_longer() {
+    const MILLISECOND_NS: u64 = 1_000_000;
+    let mut model = host(Mode::Takeover);
+    let mut probe = build(PROBE, Kind::Udp, b"?");
+    let mut headers = Headers::EMPTY;
+    parse(&&mut probe[..], &mut headers).unwrap();
+    let mut at = |model: &mut Model, milliseconds: u64| {
+        let now_ns = 10 * SECOND_NS + milliseconds * MILLISECOND_NS;
+        express(&mut &mut probe[..], model, &headers, &Arrival { ifindex: Model::UPLINK, now_ns }).drop_reason()
+    };
+    while at(&mut model, 0).is_none() {}
+    model.sockets.insert(headers.key);
+    assert_eq!(at(&mut model, 0), Some(DropReason::PortClosed), "it was just refused");
+    assert_eq!(at(&mut model, 10), None, "the socket is found");
+    assert!(model.refusals.values().all(|refusal| refusal.0 == 0), "nothing is left of the refusal");
+    model.sockets.clear();
+    assert!((11..40).any(|later| at(&mut model, later).is_some()), "it is closed again");
+}
+
+#[test]
+fn refusals_of_other_tuples_do_not_count() {
+    let key = |port: u16| {
+        let mut headers = Headers::EMPTY;
+        parse(&&mut build(Summary { source_port: port, ..PROBE }, Kind::Udp, b"")[..], &mut headers).unwrap();
+        headers.key
+    };
+    let places: std::collections::BTreeSet<u32> = (1..=10_000).map(|port| Refusal::of(42, &key(port), 0).0).collect();
+    assert!(places.len() > 8_500, "{} places for 10,000 tuples", places.len());
+    let (_, first) = Refusal::of(42, &key(1), SECOND_NS);
+    assert!((2..=10_000).all(|port| !Refusal::of(42, &key(port), SECOND_NS).1.repeats(first)));
+    assert!(!Refusal::of(42, &key(1), 2 * SECOND_NS).1.repeats(first) && !first.repeats(Refusal(0)));
 }
