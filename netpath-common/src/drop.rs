@@ -59,6 +59,8 @@ counted! {
     PolicyDenied = 22, "policy_denied";
     /// A packet was about to leave by an uplink with a container's address.
     Untranslated = 23, "untranslated";
+    /// A datagram to one of the host's ports that no socket is bound to, beyond what the kernel answers (port unreachable).
+    PortClosed = 24, "port_closed";
 }
 
 impl DropReason {

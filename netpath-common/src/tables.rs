@@ -5,8 +5,9 @@
 
 use crate::{
     abi::{
-        Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
-        FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Uplink,
+        Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
+        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Refusal,
+        Sender, Uplink,
     },
     conntrack::PairState,
 };
@@ -165,6 +166,27 @@ pub trait Tables {
     /// Whether a socket of the host would take a packet with this tuple: a listener on the destination port or a
     /// connection of the host itself.
     fn host_socket_takes(&self, key: &FlowKey) -> bool;
+
+    /// What becomes of datagrams to closed ports.
+    fn closed_ports(&self) -> Option<&ClosedPorts>;
+
+    /// What is noted about the senders of a place.
+    fn sender(&self, place: u32) -> Sender;
+
+    /// Writes [`Sender::full_at_ns`].
+    fn spend_of_sender(&mut self, place: u32, full_at_ns: u64);
+
+    /// Writes [`Sender::asked_at_ns`].
+    fn ask_sender(&mut self, place: u32, now_ns: u64);
+
+    /// Whether the kernel may get one more datagram to a closed port now, whoever sent it.
+    fn may_ask_kernel(&mut self, rate: &Rate, now_ns: u64) -> bool;
+
+    /// The last refusal of a place.
+    fn refusal(&self, place: u32) -> Refusal;
+
+    /// Writes the last refusal of a place.
+    fn set_refusal(&mut self, place: u32, refusal: Refusal);
 
     /// Whether somebody listens to events now.
     fn is_listened_to(&self, now_ns: u64) -> bool;

@@ -40,6 +40,19 @@ pub struct DaemonStatus {
     pub policy: PolicyStatus,
     /// The firewall's rules that netpath would pass by.
     pub firewall: FirewallStatus,
+    /// What becomes of datagrams to ports of the host that nobody listens on.
+    pub closed_ports: ClosedPortsStatus,
+}
+
+/// What becomes of datagrams to ports of the host that nobody listens on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct ClosedPortsStatus {
+    /// Whether they are dropped early, but for those that the kernel may answer; else all of them are the kernel's.
+    pub dropped: bool,
+    /// Why not; empty when they are, and when only the pins speak.
+    pub because: Vec<String>,
 }
 
 /// Who may open connections to published ports.

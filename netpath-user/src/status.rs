@@ -17,8 +17,8 @@ use crate::{
     dataplane::{AttachmentReport, Pins},
     desired::model::{Hook, IfIndex},
     report::{
-        DaemonStatus, DockerStatus, EndpointStatus, FirewallStatus, HostAccessStatus, NetworkStatus, PendingFailure,
-        UplinkStatus,
+        ClosedPortsStatus, DaemonStatus, DockerStatus, EndpointStatus, FirewallStatus, HostAccessStatus, NetworkStatus,
+        PendingFailure, UplinkStatus,
     },
     settings::{self, Profile},
 };
@@ -50,6 +50,8 @@ pub struct Status {
     pub host_access: HostAccessStatus,
     /// The firewall's rules that netpath would pass by.
     pub firewall: FirewallStatus,
+    /// What becomes of datagrams to ports of the host that nobody listens on.
+    pub closed_ports: ClosedPortsStatus,
     /// The flow table.
     pub flows: Flows,
     /// How long flows may be silent.
@@ -161,6 +163,7 @@ impl Status {
             published_ports: daemon.published.len(),
             host_access: daemon.host_access,
             firewall: daemon.firewall,
+            closed_ports: daemon.closed_ports,
             pending: daemon.pending,
             ..Self::default()
         }

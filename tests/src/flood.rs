@@ -28,6 +28,8 @@ pub enum Kind {
     Syn,
     /// UDP datagrams.
     Datagram,
+    /// UDP datagrams, each from another address than the one before.
+    Scattered,
 }
 
 /// A flood that lasts until it is ended.
@@ -100,14 +102,17 @@ impl Drop for Flood {
 }
 
 fn send(socket: &Socket, kind: Kind, number: u64, target: SocketAddrV4) -> Result<()> {
-    let (host, port) = (number / PORTS + 1, number % PORTS + 1024);
+    let (host, port) = match kind {
+        Kind::Syn | Kind::Datagram => (number / PORTS + 1, number % PORTS + 1024),
+        Kind::Scattered => (number + 1, 1024),
+    };
     let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 66, 0, 0)) + u32::try_from(host % 65_536)?);
     let builder = PacketBuilder::ipv4(source.octets(), target.ip().octets(), 64);
     let port = u16::try_from(port)?;
     let mut packet = Vec::with_capacity(64);
     match kind {
         Kind::Syn => builder.tcp(port, target.port(), number as u32, 65_535).syn().write(&mut packet, &[]),
-        Kind::Datagram => builder.udp(port, target.port()).write(&mut packet, b"flood"),
+        Kind::Datagram | Kind::Scattered => builder.udp(port, target.port()).write(&mut packet, b"flood"),
     }
     .context("build a packet")?;
     match socket.send_to(&packet, &SockAddr::from(SocketAddrV4::new(*target.ip(), 0))) {

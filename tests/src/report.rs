@@ -27,6 +27,17 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// The flow table.
     pub flows: Flows,
+    /// What becomes of datagrams to ports of the host that nobody listens on.
+    pub closed_ports: ClosedPorts,
+}
+
+/// What becomes of datagrams to closed ports in `netpath status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ClosedPorts {
+    /// Whether they are dropped early.
+    pub dropped: bool,
+    /// Why they aren't.
+    pub because: Vec<String>,
 }
 
 /// The host's own way to published ports in `netpath status`.

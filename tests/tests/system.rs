@@ -20,6 +20,7 @@ mod system {
     pub(crate) mod bulk;
     pub(crate) mod bypass;
     pub(crate) mod churn;
+    pub(crate) mod closed_ports;
     pub(crate) mod commands;
     pub(crate) mod compose;
     pub(crate) mod cone;
@@ -81,6 +82,7 @@ const THEMES: &[&[Case]] = &[
     system::express::CASES,
     system::ct::CASES,
     system::flood::CASES,
+    system::closed_ports::CASES,
     system::ct_events::CASES,
     system::lifetime::CASES,
     system::handover::CASES,

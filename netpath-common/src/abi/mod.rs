@@ -4,6 +4,7 @@
 //! packet's bytes are compared and copied without conversion; everything else is in host order. A change of any of
 //! these types is a change of the schema: raise [`names::SCHEMA`].
 
+pub mod closed;
 pub mod cone;
 pub mod config;
 pub mod counters;
@@ -16,6 +17,7 @@ pub mod published;
 pub mod socket;
 pub mod uplink;
 
+pub use closed::{ClosedPorts, Rate, Refusal, Sender};
 pub use cone::{Cone, ConeKey, ConeOwner};
 pub use config::{Config, Mode};
 pub use counters::{PathCount, Traffic};

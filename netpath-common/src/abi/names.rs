@@ -44,6 +44,11 @@ pub mod map {
     /// The way to a cone from inside: [`crate::abi::ConeOwner`] to the host's port.
     pub const CONE_PORTS: &str = "CONE_PORTS";
 
+    /// What becomes of datagrams to closed ports of the host: index 0 to [`crate::abi::ClosedPorts`].
+    pub const CLOSED_PORTS: &str = "CLOSED_PORTS";
+    /// What is noted about senders: hash of the address to [`crate::abi::Sender`].
+    pub const SENDERS: &str = "SENDERS";
+
     /// Flows that begin and end: a ring buffer of [`crate::abi::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// Until when somebody listens to events: index 0 to nanoseconds of the monotonic clock.
@@ -76,6 +81,8 @@ pub mod map {
         TRAFFIC,
         CONES,
         CONE_PORTS,
+        CLOSED_PORTS,
+        SENDERS,
         EVENTS,
         LISTENER,
         POLICIES,

@@ -10,9 +10,9 @@ pub use exercise::{exercise, seeds};
 
 use crate::{
     abi::{
-        Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
-        FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, Published, PublishedKey, Uplink,
-        UplinkAddress,
+        Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
+        FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, Published, PublishedKey,
+        Rate, Refusal, Sender, Uplink, UplinkAddress,
     },
     conntrack::PairState,
     nat::answer::spend,
@@ -72,6 +72,14 @@ pub struct Model {
     pub policy: Policy,
     /// How often a rule of the policy fitted, by its counter.
     pub policy_hits: BTreeMap<u16, u64>,
+    /// What becomes of datagrams to closed ports.
+    pub closed_ports: ClosedPorts,
+    /// What is noted about senders.
+    pub senders: BTreeMap<u32, Sender>,
+    /// Refused datagrams to closed ports.
+    pub refusals: BTreeMap<u32, Refusal>,
+    /// The budget of datagrams to closed ports.
+    pub closed_full_at_ns: u64,
     /// How often a flow was looked up.
     pub looks: std::cell::Cell<u64>,
 }
@@ -135,6 +143,10 @@ impl Model {
             events: Vec::new(),
             policy: Policy::NONE,
             policy_hits: BTreeMap::new(),
+            closed_ports: ClosedPorts::KERNEL,
+            senders: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            closed_full_at_ns: 0,
             looks: std::cell::Cell::new(0),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
@@ -361,6 +373,36 @@ impl Tables for Model {
 
     fn host_socket_takes(&self, key: &FlowKey) -> bool {
         self.sockets.contains(key)
+    }
+
+    fn closed_ports(&self) -> Option<&ClosedPorts> {
+        Some(&self.closed_ports)
+    }
+
+    fn sender(&self, place: u32) -> Sender {
+        self.senders.get(&place).copied().unwrap_or(Sender { full_at_ns: 0, asked_at_ns: 0 })
+    }
+
+    fn spend_of_sender(&mut self, place: u32, full_at_ns: u64) {
+        let sender = Sender { full_at_ns, ..self.sender(place) };
+        self.senders.insert(place, sender);
+    }
+
+    fn ask_sender(&mut self, place: u32, now_ns: u64) {
+        let sender = Sender { asked_at_ns: now_ns, ..self.sender(place) };
+        self.senders.insert(place, sender);
+    }
+
+    fn may_ask_kernel(&mut self, rate: &Rate, now_ns: u64) -> bool {
+        rate.spend(&mut self.closed_full_at_ns, now_ns)
+    }
+
+    fn refusal(&self, place: u32) -> Refusal {
+        self.refusals.get(&place).copied().unwrap_or(Refusal(0))
+    }
+
+    fn set_refusal(&mut self, place: u32, refusal: Refusal) {
+        self.refusals.insert(place, refusal);
     }
 
     fn is_listened_to(&self, _now_ns: u64) -> bool {

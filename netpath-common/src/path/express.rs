@@ -8,7 +8,7 @@
 //! for its first packet and those that tc must answer. Even a sum that merely looks like that of an unfinished packet is
 //! told from it.
 
-use super::carry;
+use super::{carry, closed_port};
 use crate::{
     abi::FlowKey,
     conntrack,
@@ -22,13 +22,14 @@ use crate::{
 /// The largest datagram whose sum is added up: one of an Ethernet of 1500 bytes.
 const SUMMED_MAX: usize = 1480;
 
-/// Carries a datagram whose headers have been read. Undecided: it isn't one for this way, and unchanged.
+/// Carries a datagram whose headers have been read, or drops one that nobody waits for ([`closed_port`]). Undecided: it
+/// isn't one for this way, and unchanged.
 #[inline(always)]
 pub fn express<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
     if !matches!(headers.transport, Transport::Udp) || headers.fragment != Fragment::Whole {
         return Fate::UNDECIDED;
     }
-    let Some(entry) = tables.flow(&headers.key) else { return Fate::UNDECIDED };
+    let Some(entry) = tables.flow(&headers.key) else { return closed_port::at_xdp(tables, headers, arrival) };
     let flow = tables.load(entry);
     if flow.ingress_ifindex != 0 && flow.ingress_ifindex != arrival.ifindex {
         return Fate::UNDECIDED;

@@ -1,7 +1,7 @@
 //! What a container sends: answers and masqueraded flows to the world, packets to its neighbours, packets to the host.
 
 use super::{
-    Workspace, answer,
+    Workspace, answer, closed_port,
     direct::{Direct, direct},
     generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
@@ -32,6 +32,7 @@ pub fn from_container<T: Tables>(
     arrival: &Arrival,
 ) -> Fate {
     let fate = with_flow(packet, tables, work, arrival, unknown);
+    let fate = closed_port::note(tables, &work.headers, arrival, fate);
     answer::to_container(packet, tables, &work.headers, arrival, fate)
 }
 

@@ -1,7 +1,7 @@
 //! What the world sends: answers to masqueraded flows, and clients of published ports.
 
 use super::{
-    Workspace, answer,
+    Workspace, answer, closed_port,
     direct::{Direct, direct},
     generation, icmp_error, is_loopback, is_nobody, leave, may_open,
     published::{is_translatable, published},
@@ -46,8 +46,16 @@ fn unknown<T: Tables>(
     if headers.transport == Transport::Unknown && tables.is_host_address(headers.key.destination) {
         return Fate::held();
     }
-    Fate::from(try_unknown(tables, headers, flow, arrival))
+    let fate = Fate::from(try_unknown(tables, headers, flow, arrival));
+    if fate == HOSTS {
+        let refused = closed_port::at_tc(tables, headers, arrival);
+        return if refused.is_decided() { refused } else { fate };
+    }
+    fate
 }
+
+/// The packet is the host's.
+const HOSTS: Fate = Fate::forwarded(Verdict::kernel(PathCount::ToKernel));
 
 #[inline(always)]
 fn try_unknown<T: Tables>(

@@ -5,6 +5,7 @@
 //! belongs to the kernel, or is dropped with its reason.
 
 mod answer;
+mod closed_port;
 mod direct;
 pub mod early;
 pub mod egress_guard;

@@ -6,6 +6,7 @@
 pub(crate) mod admitted;
 pub(crate) mod answers;
 pub(crate) mod asked;
+pub(crate) mod closed_ports;
 pub(crate) mod cones;
 pub(crate) mod config;
 pub(crate) mod counters;
@@ -29,8 +30,9 @@ use core::ffi::c_void;
 
 use netpath_common::{
     abi::{
-        Address, Admitted, AdmittedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey, FragmentKey,
-        FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Uplink,
+        Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
+        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Refusal,
+        Sender, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -211,6 +213,41 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn host_socket_takes(&self, key: &FlowKey) -> bool {
         sockets::takes(self.context, key)
+    }
+
+    #[inline(always)]
+    fn closed_ports(&self) -> Option<&ClosedPorts> {
+        closed_ports::get()
+    }
+
+    #[inline(always)]
+    fn sender(&self, place: u32) -> Sender {
+        closed_ports::sender(place)
+    }
+
+    #[inline(always)]
+    fn spend_of_sender(&mut self, place: u32, full_at_ns: u64) {
+        closed_ports::spend(place, full_at_ns);
+    }
+
+    #[inline(always)]
+    fn ask_sender(&mut self, place: u32, now_ns: u64) {
+        closed_ports::ask(place, now_ns);
+    }
+
+    #[inline(always)]
+    fn may_ask_kernel(&mut self, rate: &Rate, now_ns: u64) -> bool {
+        closed_ports::may_ask_kernel(rate, now_ns)
+    }
+
+    #[inline(always)]
+    fn refusal(&self, place: u32) -> Refusal {
+        closed_ports::refusal(place)
+    }
+
+    #[inline(always)]
+    fn set_refusal(&mut self, place: u32, refusal: Refusal) {
+        closed_ports::set_refusal(place, refusal);
     }
 
     #[inline(always)]

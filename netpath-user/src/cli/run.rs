@@ -94,6 +94,7 @@ fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Option
         foreign_sources,
         reach_published_of_others: settings.isolation.reach_published_of_others,
         policy: settings.policy,
+        drop_closed_ports: settings.edge.drop_closed_ports,
         config: args.config,
     }
 }

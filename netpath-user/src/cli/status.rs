@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     control::ClientError,
-    report::{DockerStatus, FirewallStatus, HostAccessStatus},
+    report::{ClosedPortsStatus, DockerStatus, FirewallStatus, HostAccessStatus},
     status::{Flows, Status},
 };
 
@@ -125,6 +125,7 @@ fn overview(status: &Status) -> String {
             ("Host:", host_access(status)),
             ("Drops:", format!("{} packets", status.drops.values().sum::<u64>())),
         ]);
+        lines.extend(closed_ports(&status.closed_ports).map(|text| ("Closed:", text)));
         lines.extend(firewall(status).map(|text| ("Rules:", text)));
     }
     lines.iter().map(|(label, value)| format!("  {label:<9}{value}\n")).collect()
@@ -164,6 +165,15 @@ fn host_access(status: &Status) -> String {
         (true, _) => "its own connections to published ports go straight to the containers".to_owned(),
         (false, Some(error)) => format!("its own connections to published ports stay with the kernel: {error}"),
         (false, None) => "its own connections to published ports stay with the kernel".to_owned(),
+    }
+}
+
+/// What becomes of datagrams to ports that nobody listens on, where the daemon says it.
+fn closed_ports(closed: &ClosedPortsStatus) -> Option<String> {
+    match (closed.dropped, closed.because.as_slice()) {
+        (true, _) => Some("UDP to closed ports of the host is dropped, but for what the kernel may answer".to_owned()),
+        (false, []) => None,
+        (false, because) => Some(format!("UDP to closed ports of the host is the kernel's: {}", because.join("; "))),
     }
 }
 

@@ -53,6 +53,11 @@ impl Bypass {
         self.stale = true;
     }
 
+    /// The rules, if they have been read.
+    pub(super) fn ruleset(&self) -> Option<&Ruleset> {
+        self.ruleset.as_deref()
+    }
+
     /// Finds out which networks are refused now, and says what is new about that.
     pub(super) fn judge(&mut self, mode: Mode, scene: Scene) {
         let Some(ruleset) = &self.ruleset else { return };

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     bypass::{self, Bypass},
+    closed_ports::ClosedPorts,
     engine::Engine,
     failures::Failures,
     handover,
@@ -69,6 +70,7 @@ pub(super) struct Core<E> {
     pub(super) has_more: bool,
     /// Veths of new endpoints, and their bridges, whose carrier the kernel hasn't acted on yet.
     waking: BTreeSet<(IfIndex, IfIndex)>,
+    pub(super) closed_ports: ClosedPorts,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
 }
@@ -120,6 +122,7 @@ impl<E: Engine> Core<E> {
             bypass: Bypass::default(),
             has_more: false,
             waking: BTreeSet::new(),
+            closed_ports: ClosedPorts::default(),
             forced_mode,
             refused: BTreeSet::new(),
         }

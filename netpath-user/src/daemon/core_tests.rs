@@ -3,6 +3,7 @@
 use std::{cell::RefCell, net::Ipv4Addr, time::Duration};
 
 use anyhow::bail;
+use netpath_common::abi::Rate;
 
 use super::*;
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     firewall::{self, Action, Backend, Chain, Conditions, Rule, Ruleset, Table},
     kernel_conntrack::{Connection, Tuple},
     report::HostAccessStatus,
+    watch::waiting::{IcmpLimits, Waiting},
 };
 
 const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -28,6 +30,7 @@ enum Step {
     HandOver(usize),
     Open,
     EndDenied,
+    DropClosedPorts(bool),
 }
 
 #[derive(Default)]
@@ -84,6 +87,11 @@ impl Engine for Scripted {
     fn end_denied(&mut self) -> anyhow::Result<u64> {
         self.steps.borrow_mut().push(Step::EndDenied);
         Ok(3)
+    }
+
+    fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {
+        self.steps.borrow_mut().push(Step::DropClosedPorts(but_for.is_some()));
+        Ok(())
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {
@@ -405,7 +413,12 @@ fn ruled_out() -> News {
         ("FORWARD".to_owned(), Chain { hook: Some(firewall::Hook::Forward), rules: vec![jump], ..Chain::default() }),
         ("DOCKER-USER".to_owned(), Chain { rules: vec![rule], ..Chain::default() }),
     ];
-    let table = Table { backend: Backend::IptablesNft, name: "filter".to_owned(), chains: chains.into() };
+    let table = Table {
+        backend: Backend::IptablesNft,
+        name: "filter".to_owned(),
+        chains: chains.into(),
+        leads_to: BTreeSet::new(),
+    };
     News::Firewall(Arc::new(Ruleset { tables: vec![table], errors: vec![] }))
 }
 
@@ -428,6 +441,41 @@ fn a_network_with_rules_of_its_own_is_left_to_docker_until_they_are_gone() {
     core.learn(ruled_out());
     core.round();
     assert!(core.engine.actual().endpoints.is_empty());
+}
+
+/// A rule that leads datagrams to the host elsewhere.
+fn led_elsewhere() -> News {
+    let rule = Rule { text: "-A PREROUTING -j DNAT".to_owned(), action: Action::Change, ..Rule::default() };
+    let chain = Chain { hook: Some(firewall::Hook::Prerouting), rules: vec![rule], ..Chain::default() };
+    let chains = [("PREROUTING".to_owned(), chain)].into();
+    let table = Table { backend: Backend::IptablesNft, name: "nat".to_owned(), chains, leads_to: BTreeSet::new() };
+    News::Firewall(Arc::new(Ruleset { tables: vec![table], errors: vec![] }))
+}
+
+#[test]
+fn closed_ports_are_the_kernels_while_a_rule_leads_elsewhere() {
+    let mut core = core(Scripted::default());
+    core.bypass = Bypass::new(bypass::UserRules::Ignore, None);
+    core.closed_ports.learn(Waiting { ipvs: false, raw_udp: false, limits: IcmpLimits::default() });
+    let renew = |core: &mut Core<Scripted>| {
+        core.round();
+        core.engine.steps.take();
+        core.renew_closed_ports();
+        (core.engine.steps.take(), core.closed_ports.status().dropped)
+    };
+    connect(&mut core, Mode::Takeover);
+    assert_eq!(renew(&mut core), (vec![], false), "the rules aren't known yet");
+    core.learn(News::Firewall(Arc::default()));
+    let begun = vec![Step::Read, Step::HandOver(2), Step::DropClosedPorts(true)];
+    assert_eq!(renew(&mut core), (begun, true), "what the kernel translates is handed over first");
+    assert_eq!(renew(&mut core), (vec![Step::DropClosedPorts(true)], true), "prolonged");
+    core.learn(led_elsewhere());
+    assert_eq!(renew(&mut core), (vec![Step::DropClosedPorts(false)], false));
+    assert!(core.closed_ports.status().because[0].contains("-A PREROUTING -j DNAT"));
+    assert_eq!(renew(&mut core), (vec![], false));
+    core.learn(News::Firewall(Arc::default()));
+    core.engine.connections_fail = true;
+    assert_eq!(renew(&mut core), (vec![Step::Read], false), "not without knowing what is translated");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What the daemon needs of the dataplane beyond applying changes; a seam for tests without a kernel.
 
+use netpath_common::abi::Rate;
 use nix::net::if_::if_indextoname;
 
+use super::closed_ports::LEASE;
 use crate::{
     dataplane::{AttachmentReport, Dataplane, HandoverFlow, Kernel, Pins, PinsError},
     desired::model::IfIndex,
@@ -22,6 +24,9 @@ pub(super) trait Engine: Dataplane {
     fn begin_opening_flows(&mut self) -> anyhow::Result<()>;
     /// Ends the flows that the policy in force denies, and gives how many there were.
     fn end_denied(&mut self) -> anyhow::Result<u64>;
+    /// For some seconds from now, datagrams to closed ports are dropped, but for so many: of one sender, and of all on a CPU.
+    /// `None`: from here on all of them are the kernel's.
+    fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()>;
     /// What is attached, and how.
     fn attachments(&self) -> Vec<AttachmentReport>;
     /// The host's own way to published ports.
@@ -49,6 +54,10 @@ impl Engine for Kernel {
 
     fn end_denied(&mut self) -> anyhow::Result<u64> {
         Self::end_denied(self)
+    }
+
+    fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {
+        self.write_closed_ports(but_for, LEASE)
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {

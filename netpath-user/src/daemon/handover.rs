@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-use netpath_common::abi::FlowKey;
+use netpath_common::{abi::FlowKey, wire::protocol};
 
 use super::engine::Engine;
 use crate::{
@@ -27,6 +27,20 @@ pub(super) fn take_over(engine: &mut impl Engine) -> anyhow::Result<usize> {
     // Connections that began between the two steps before.
     leave_new(engine, &mut left)?;
     Ok(left.len() / 2)
+}
+
+/// Leaves the datagrams' connections that nf_conntrack translates with it: nothing but it knows who waits for their packets.
+///
+/// # Errors
+///
+/// When the connections can't be read or written.
+pub(super) fn leave_translated(engine: &mut impl Engine) -> anyhow::Result<()> {
+    let mut connections = engine.connections()?;
+    connections.retain(|connection| {
+        connection.original.protocol == protocol::UDP && connection.reply != connection.original.reversed()
+    });
+    let flows = flows(&connections, &concerned(engine.actual()));
+    engine.hand_over(&flows)
 }
 
 fn leave_new(engine: &mut impl Engine, left: &mut BTreeSet<FlowKey>) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use self::{
     bypass::{Bypass, UserRules},
+    closed_ports::ClosedPorts,
     core::{Core, OpenFlows},
     fill::{Fill, Notice},
 };
@@ -37,17 +38,19 @@ use crate::{
     },
     firewall::{self, Ruleset},
     report::{DaemonStatus, PolicyApplied},
-    settings::{self, DEFAULT_PATH, Settings, SettingsError},
+    settings::{self, DEFAULT_PATH, DropClosedPorts, Settings, SettingsError},
     status::Flows,
     watch::{
         self, News,
         docker::{Watcher, socket_from_environment},
         netlink::{self, HostWatch},
         netns::Wish,
+        waiting::Waiting,
     },
 };
 
 pub(crate) mod bypass;
+mod closed_ports;
 mod core;
 mod engine;
 mod failures;
@@ -84,6 +87,8 @@ pub struct Options {
     pub reach_published_of_others: bool,
     /// Who may open connections to published ports.
     pub policy: settings::policy::Policy,
+    /// Whether datagrams to closed ports of the host are dropped early.
+    pub drop_closed_ports: DropClosedPorts,
     /// The configuration file; absent: the default one, if it is there.
     pub config: Option<PathBuf>,
     /// Whether networks are taken over although rules of the firewall lose their effect on them.
@@ -149,6 +154,7 @@ pub async fn run(
     core.policy_file = options.config.as_deref().unwrap_or_else(|| Path::new(DEFAULT_PATH)).display().to_string();
     let user_rules = if options.ignore_user_rules { UserRules::Ignore } else { UserRules::Refuse };
     core.bypass = Bypass::new(user_rules, Some(ruleset));
+    core.closed_ports = ClosedPorts::new(options.drop_closed_ports);
     let pin_dir = options.dataplane.pin_dir;
     let mut daemon = Daemon {
         core,
@@ -284,7 +290,7 @@ impl Daemon {
                     warn!(pins = %self.pin_dir.display(), "somebody detached netpath; the daemon ends");
                     return;
                 }
-                Event::CheckPins => {}
+                Event::CheckPins => self.renew_closed_ports(),
                 Event::Stop(reason) => {
                     info!(reason, "the daemon ends; what is attached stays and goes on carrying traffic");
                     return;
@@ -301,7 +307,17 @@ impl Daemon {
     fn after_round(&mut self, sources: &mut Sources) {
         let wait = if self.core.has_more { Some(Duration::ZERO) } else { self.core.failures.retry_after() };
         sources.retry_at = wait.map(|wait| Instant::now() + wait);
+        self.renew_closed_ports();
         self.reports.send_replace(status::report(&self.core));
+    }
+
+    fn renew_closed_ports(&mut self) {
+        let before = self.core.closed_ports.status();
+        self.core.closed_ports.learn(Waiting::read());
+        self.core.renew_closed_ports();
+        if self.core.closed_ports.status() != before {
+            self.reports.send_replace(status::report(&self.core));
+        }
     }
 
     /// Reads the policy anew, from the text given or from the daemon's own file, and puts it in force.

@@ -42,6 +42,7 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         host_access: core.engine.host_access(),
         policy: policy(core, docker),
         firewall: core.bypass.status(),
+        closed_ports: core.closed_ports.status(),
     }
 }
 

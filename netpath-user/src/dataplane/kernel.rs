@@ -15,8 +15,8 @@ use aya::{
 };
 use netpath_common::{
     abi::{
-        self, Address, Admitted, AdmittedKey, Config, Direction, Flow, FlowKey, Handover, Ipv6Address, Mode, Published,
-        RESERVED_PORT_WORDS,
+        self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Handover, Ipv6Address,
+        Mode, Published, RESERVED_PORT_WORDS, Rate,
         names::{map, program},
     },
     conntrack::PairState,
@@ -58,6 +58,7 @@ pub struct Kernel {
     pins: Pins,
     pub(super) hops: Hops,
     config: Array<MapData, Config>,
+    closed_ports: Array<MapData, ClosedPorts>,
     endpoints: HashMap<MapData, Address, abi::Endpoint>,
     admitted: HashMap<MapData, AdmittedKey, Admitted>,
     uplinks: HashMap<MapData, u32, abi::Uplink>,
@@ -104,6 +105,7 @@ impl Kernel {
             pins: Pins::open(&options.pin_dir)?,
             hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?)?,
             config: typed(&mut ebpf, map::CONFIG)?,
+            closed_ports: typed(&mut ebpf, map::CLOSED_PORTS)?,
             endpoints: typed(&mut ebpf, map::ENDPOINTS)?,
             admitted: typed(&mut ebpf, map::ADMITTED)?,
             uplinks: typed(&mut ebpf, map::UPLINKS)?,
@@ -251,6 +253,23 @@ impl Kernel {
             return Ok(());
         }
         self.write_config(Config { cone_timeout_s, ..config })
+    }
+
+    /// For so long from now, datagrams to closed ports are dropped, but for so many: of one sender, and of all on a CPU. `None`:
+    /// all of them are the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// When the map can't be written.
+    pub fn write_closed_ports(&mut self, but_for: Option<(Rate, Rate)>, lease: Duration) -> anyhow::Result<()> {
+        let wanted = match but_for {
+            Some((sender, all)) => {
+                let until_ns = now_ns()?.saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
+                ClosedPorts { until_ns, sender, all }
+            }
+            None => ClosedPorts::KERNEL,
+        };
+        self.closed_ports.set(0, wanted, 0).context("can't write what becomes of datagrams to closed ports")
     }
 
     fn write_config(&mut self, config: Config) -> anyhow::Result<()> {

@@ -6,8 +6,9 @@ use aya::{
     maps::{MapInfo, MapType},
 };
 use netpath_common::abi::{
-    Address, Admitted, AdmittedKey, Asked, AskedKey, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port, Published, PublishedKey, Traffic, Uplink,
+    Address, Admitted, AdmittedKey, Asked, AskedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow,
+    FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port, Published, PublishedKey, Sender,
+    Traffic, Uplink,
     names::{map, variable},
 };
 
@@ -38,7 +39,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 23] = [
+const SHAPES: [Shape; 25] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<AdmittedKey, Admitted>(map::ADMITTED, MapType::Hash),
@@ -57,6 +58,8 @@ const SHAPES: [Shape; 23] = [
     shape::<u32, Traffic>(map::TRAFFIC, MapType::PerCpuArray),
     shape::<ConeKey, Cone>(map::CONES, MapType::Hash),
     shape::<ConeOwner, Port>(map::CONE_PORTS, MapType::Hash),
+    shape::<u32, ClosedPorts>(map::CLOSED_PORTS, MapType::Array),
+    shape::<u32, Sender>(map::SENDERS, MapType::Array),
     // A ring buffer has neither keys nor values.
     shape::<(), ()>(map::EVENTS, MapType::RingBuf),
     shape::<u32, u64>(map::LISTENER, MapType::Array),

@@ -370,7 +370,7 @@ fn is_one_of(matched: Option<&Match<Subnet>>, subnets: &[Subnet]) -> bool {
     matched.is_some_and(|matched| !matched.negated && matched.values.iter().all(|value| subnets.contains(value)))
 }
 
-fn is_within(matched: Option<&Match<Subnet>>, subnets: &[Subnet]) -> bool {
+pub(super) fn is_within(matched: Option<&Match<Subnet>>, subnets: &[Subnet]) -> bool {
     let within = |value: &Subnet| subnets.iter().any(|subnet| subnet.covers(*value));
     matched.is_some_and(|matched| !matched.negated && matched.values.iter().all(within))
 }

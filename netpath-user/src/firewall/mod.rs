@@ -7,9 +7,15 @@
 //!
 //! In doubt a rule counts: a condition that isn't understood is taken for one that may hold.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-pub use self::judge::{Effect, Finding, Scene, SceneNetwork, bypassed};
+pub use self::{
+    judge::{Effect, Finding, Scene, SceneNetwork, bypassed},
+    translates::translating,
+};
 use crate::subnet::Subnet;
 
 mod judge;
@@ -17,6 +23,7 @@ mod nft;
 pub mod read;
 mod save;
 pub mod stale;
+mod translates;
 
 /// All rules that could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +66,9 @@ pub struct Table {
     pub name: String,
     /// Its chains; of Docker's own only rules that Docker doesn't make.
     pub chains: BTreeMap<String, Chain>,
+    /// Where Docker's own rules lead packets to, each place once; everywhere, if a rule in Docker's chains leads elsewhere
+    /// than Docker's do.
+    pub leads_to: BTreeSet<Subnet>,
 }
 
 /// A chain.

@@ -39,6 +39,7 @@ pub(super) fn parse(text: &str, iptables: &BTreeSet<String>) -> anyhow::Result<V
             backend: Backend::Nft,
             name: full.clone(),
             chains: BTreeMap::new(),
+            leads_to: BTreeSet::new(),
         });
         if let Some(name) = chain["name"].as_str() {
             table.chains.entry(name.to_owned()).or_default().hook = hook(family, chain);

@@ -1,6 +1,6 @@
 //! Rules as `iptables-save` prints them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Backend, Chain, Hook, Match, Rule, Table, is_dockers_chain};
 use crate::subnet::Subnet;
@@ -10,7 +10,7 @@ pub(super) fn parse(backend: Backend, text: &str) -> Vec<Table> {
     let mut tables = Vec::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('*') {
-            tables.push(Table { backend, name: name.to_owned(), chains: BTreeMap::new() });
+            tables.push(Table { backend, name: name.to_owned(), ..Table::new(backend) });
         }
         let Some(table) = tables.last_mut() else { continue };
         if let Some(chain) = line.strip_prefix(':') {
@@ -18,14 +18,31 @@ pub(super) fn parse(backend: Backend, text: &str) -> Vec<Table> {
             let (Some(name), policy) = (words.next(), words.next()) else { continue };
             let drops_by_default = policy == Some("DROP");
             table.chains.insert(name.to_owned(), Chain { hook: hook(name), drops_by_default, rules: Vec::new() });
-        } else if let Some((chain, rule)) = rule(line)
-            && (!is_dockers_chain(&chain) || is_foreign(&rule))
-            && let Some(chain) = table.chains.get_mut(&chain)
-        {
-            chain.rules.push(rule);
+        } else if let Some((chain, rule)) = rule(line) {
+            if is_dockers_chain(&chain) && rule.action == Action::Change {
+                table.leads_to.insert(target(&rule.text).unwrap_or(Subnet::ALL));
+            }
+            if (!is_dockers_chain(&chain) || is_foreign(&rule))
+                && let Some(chain) = table.chains.get_mut(&chain)
+            {
+                chain.rules.push(rule);
+            }
         }
     }
     tables
+}
+
+impl Table {
+    const fn new(backend: Backend) -> Self {
+        Self { backend, name: String::new(), chains: BTreeMap::new(), leads_to: BTreeSet::new() }
+    }
+}
+
+/// The one address that a rule `-j DNAT` leads to, as Docker writes it.
+fn target(text: &str) -> Option<Subnet> {
+    let (_, to) = text.split_once(" -j DNAT --to-destination ")?;
+    let address = to.split([':', ' ']).next()?;
+    address.parse().ok()
 }
 
 /// Whether somebody put a rule into a chain of Docker's: Docker keeps nobody out by where they come from.

@@ -33,6 +33,8 @@ pub struct Settings {
     pub ports: PortSettings,
     /// Who reaches whom.
     pub isolation: IsolationSettings,
+    /// What of the host's own is decided at its edge.
+    pub edge: EdgeSettings,
     /// Networks by Docker's name or id.
     pub networks: BTreeMap<String, NetworkSettings>,
     /// Who may open connections to published ports.
@@ -61,6 +63,25 @@ impl Default for IsolationSettings {
     fn default() -> Self {
         Self { reach_published_of_others: true }
     }
+}
+
+/// `[edge]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeSettings {
+    /// Whether datagrams to ports of the host that nobody listens on are dropped before the kernel refuses them.
+    pub drop_closed_ports: DropClosedPorts,
+}
+
+/// What becomes of datagrams to closed ports of the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropClosedPorts {
+    /// Those beyond what the kernel answers are dropped while nobody but a socket can be waiting for them.
+    #[default]
+    Auto,
+    /// All of them are the kernel's.
+    Off,
 }
 
 /// `[networks.NAME]`.
@@ -146,6 +167,8 @@ mod tests {
             allow_foreign_sources = true
             [isolation]
             reach_published_of_others = false
+            [edge]
+            drop_closed_ports = "off"
         "#;
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.timeouts.profile, Profile::Rfc);
@@ -156,6 +179,8 @@ mod tests {
         assert_eq!(settings.networks["web"].full_cone, Some(true));
         assert!(settings.networks["web"].allow_foreign_sources);
         assert!(!settings.isolation.reach_published_of_others);
+        assert_eq!(settings.edge.drop_closed_ports, DropClosedPorts::Off);
+        assert_eq!(Settings::default().edge.drop_closed_ports, DropClosedPorts::Auto);
         assert!(Settings::default().isolation.reach_published_of_others);
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
     }
@@ -172,6 +197,8 @@ mod tests {
             ("[networks.web]\nfull_cone = \"yes\"", "full_cone"),
             ("[networks.web]\nallow_foreign_sources = 1", "allow_foreign_sources"),
             ("[isolation]\nicc = true", "icc"),
+            ("[edge]\ndrop_closed_ports = true", "drop_closed_ports"),
+            ("[edge]\ndrop_closed_ports = \"on\"", "auto"),
             ("[network.web]", "network"),
         ] {
             let error = Settings::parse(text).unwrap_err();

@@ -17,6 +17,7 @@ pub mod firewall;
 pub mod netlink;
 pub mod netns;
 pub mod rtnl;
+pub mod waiting;
 
 /// What a watcher saw.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod budget;
+mod closed_ports;
 mod harness;
 mod policy;
 mod race;

@@ -5,6 +5,7 @@ use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSli
 use proptest::prelude::*;
 
 mod answers;
+mod closed_ports;
 mod cones;
 mod express;
 mod fragments;
@@ -26,7 +27,7 @@ use crate::{
     forward::{Fate, Forward},
     model::Model,
     parse::Headers,
-    tables::Arrival,
+    tables::{Arrival, Tables as _},
     wire::tcp,
 };
 
