@@ -40,6 +40,7 @@ mod load;
 pub mod pins;
 mod policy;
 mod remover;
+mod socket_diag;
 mod trial;
 
 /// What the daemon drives: the state that is there, and the one way to change it.

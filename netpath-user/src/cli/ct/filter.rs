@@ -73,6 +73,7 @@ impl FilterArgs {
 fn protocol(text: &str) -> Result<u8, String> {
     match text.to_ascii_lowercase().as_str() {
         "icmp" => Ok(1),
+        "igmp" => Ok(2),
         "tcp" => Ok(6),
         "udp" => Ok(17),
         "gre" => Ok(47),
