@@ -38,6 +38,9 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a socket that is bound to 127.0.0.1 carries much, and learns what is refused or gone", loopback_ends)
         .sole()
         .netpath(),
+    Case::new("in sole mode a socket of IPv6 alone is refused at a published port, at once", ipv6_alone)
+        .sole()
+        .netpath(),
     Case::new("a connected UDP socket of the host reaches the next container or is told", replaced).netpath(),
     Case::new("a port published on 127.0.0.1 is the host's own, whatever route_localnet says", loopback_only).netpath(),
     Case::new("a port published on one address doesn't answer the host on another", one_address).netpath(),
@@ -249,6 +252,35 @@ fn loopback_ends(lab: &mut Lab) -> Result<()> {
         "when its container has gone, the connection gives {ended:?}"
     );
     Ok(())
+}
+
+fn ipv6_alone(lab: &mut Lab) -> Result<()> {
+    let _container =
+        lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
+    ready(lab)?;
+    let target = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), PORT);
+    for (bound, only_ipv6) in [(Ipv6Addr::LOCALHOST, false), (Ipv6Addr::UNSPECIFIED, true)] {
+        for kind in [Type::STREAM, Type::DGRAM] {
+            let socket = lab.host().enter(|| {
+                let socket = Socket::new(Domain::IPV6, kind, None)?;
+                socket.set_only_v6(only_ipv6)?;
+                socket.bind(&SocketAddr::new(bound.into(), 0).into())?;
+                socket.set_read_timeout(Some(ANSWER))?;
+                Ok(socket)
+            })?;
+            let what = format!("a socket of type {kind:?} that is bound to {bound}");
+            if kind == Type::DGRAM {
+                let told = socket.send_to(b"question", &target.into()).err().map(|error| error.kind());
+                ensure!(told == Some(ErrorKind::ConnectionRefused), "{what} sends and gets {told:?}");
+            }
+            let told = socket.connect(&target.into()).err().map(|error| error.kind());
+            ensure!(told == Some(ErrorKind::ConnectionRefused), "{what} connects and gets {told:?}");
+        }
+    }
+    // Where nothing is published, it is nobody's business.
+    let own = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 8099);
+    let _server = lab.host().enter(|| Ok(std::net::TcpListener::bind(own)?))?;
+    lab.host().enter(|| Ok(TcpStream::connect_timeout(&own, ANSWER)?)).map(drop)
 }
 
 /// Asks until it is answered, with a new socket when the old one is told that there is nobody: what a client does.

@@ -13,7 +13,7 @@ use crate::subnet::Subnet;
 /// The options that choose connections.
 #[derive(Debug, Clone, Default, Args)]
 pub(in crate::cli) struct FilterArgs {
-    /// Protocols: tcp, udp, icmp, sctp, gre, esp or a number
+    /// Protocols: tcp, udp, icmp, sctp, gre, esp, igmp or a number
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = protocol)]
     proto: Vec<u8>,
     /// Addresses or subnets that the connection was opened from
@@ -80,7 +80,7 @@ fn protocol(text: &str) -> Result<u8, String> {
         "esp" => Ok(50),
         "sctp" => Ok(132),
         number => {
-            number.parse().map_err(|_| "expected tcp, udp, icmp, sctp, gre, esp or a number up to 255".to_owned())
+            number.parse().map_err(|_| "expected tcp, udp, icmp, sctp, gre, esp, igmp or a number up to 255".to_owned())
         }
     }
 }
