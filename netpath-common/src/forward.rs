@@ -1,7 +1,7 @@
 //! 5. Forward: where a packet goes next, as a value.
 
 use crate::{
-    abi::{Address, Flow, Hop, HopKind, NextHop, PathCount},
+    abi::{Address, Direction, Flow, FlowKind, Hop, HopKind, NextHop, PathCount},
     drop::DropReason,
     packet::Packet,
     wire::ethernet,
@@ -29,6 +29,8 @@ pub enum Forward {
         /// The interface.
         ifindex: u32,
     },
+    /// To the host's own sockets, as if it had come in by the loopback interface.
+    InByLoopback,
 }
 
 /// A packet's fate: where it goes and how it is counted.
@@ -68,6 +70,7 @@ impl Fate {
     const ANSWERED: u64 = 6;
     const HELD: u64 = 7;
     const ANSWERED_OUT: u64 = 8;
+    const IN_BY_LOOPBACK: u64 = 9;
 
     /// The packet is dropped.
     #[inline(always)]
@@ -103,6 +106,7 @@ impl Fate {
             Forward::IntoContainer { ifindex } => (Self::INTO_CONTAINER, ifindex),
             Forward::OutOfUplink { ifindex } => (Self::OUT_OF_UPLINK, ifindex),
             Forward::Out { ifindex } => (Self::OUT, ifindex),
+            Forward::InByLoopback => (Self::IN_BY_LOOPBACK, 0),
         };
         Self::pack(tag, verdict.path as u32, ifindex)
     }
@@ -138,6 +142,7 @@ impl Fate {
             Self::INTO_CONTAINER | Self::ANSWERED => Some(Forward::IntoContainer { ifindex }),
             Self::OUT_OF_UPLINK => Some(Forward::OutOfUplink { ifindex }),
             Self::OUT | Self::ANSWERED_OUT => Some(Forward::Out { ifindex }),
+            Self::IN_BY_LOOPBACK => Some(Forward::InByLoopback),
             _ => None,
         }
     }
@@ -192,6 +197,21 @@ pub const fn next_hop(flow: &Flow, uplink: &Hop, destination: Address) -> Addres
         GATEWAY => uplink.gateway(),
         _ => [0; 4],
     }
+}
+
+/// Sends a translated packet the way of its flow: towards its hop, but for the answers to a socket that is bound to 127.0.0.0/8,
+/// which nobody but the loopback interface may bring. Their hop is still the container's: with that they end.
+///
+/// # Errors
+///
+/// As [`towards`].
+#[inline(always)]
+pub fn along(packet: &mut impl Packet, flow: &Flow, hop: &Hop) -> Result<Forward, DropReason> {
+    if flow.role == Flow::pack_role(Direction::Reply, FlowKind::Loopback) {
+        packet.write_words(ethernet::DESTINATION, [0; 3])?;
+        return Ok(Forward::InByLoopback);
+    }
+    towards(packet, hop)
 }
 
 /// Writes the Ethernet header that the hop needs and says where the packet goes. Comes before the transport checksum,

@@ -75,7 +75,7 @@ impl Policy {
             FlowKind::Routed if (flow.direction() == Direction::Original) == (flow.ingress_ifindex == 0) => {
                 Origin::Wire
             }
-            FlowKind::Routed | FlowKind::Masquerade | FlowKind::Host => return false,
+            FlowKind::Routed | FlowKind::Masquerade | FlowKind::Host | FlowKind::Loopback => return false,
         };
         let opened = match flow.direction() {
             Direction::Original => *key,

@@ -5,17 +5,18 @@
 
 use aya_ebpf::programs::SockAddrContext;
 use netpath_common::{
-    abi::{Asked, Published},
+    abi::{Asked, Mode, Published},
     path::from_socket::{key, may_leave, may_leave_ipv6, published},
+    tables::Tables as _,
 };
 
 use crate::{
-    kernel::socket_address::SocketAddress,
+    kernel::socket_address::{self, SocketAddress},
     maps::{KernelTables, asked},
 };
 
-/// Lets the system call go on; these programs never refuse one.
-pub(crate) const GO_ON: i32 = 1;
+/// Lets the system call go on.
+const GO_ON: i32 = 1;
 
 /// connect() to an IPv4 address.
 #[inline(always)]
@@ -39,9 +40,10 @@ pub(crate) fn connect6(context: &SockAddrContext) -> i32 {
     if socket.is_of_host()
         && let asked = socket.ipv6()
         && let Some(target) = target(context, &socket, &asked)
-        && may_leave_ipv6(socket.bound_ipv6())
-        && !socket.is_ipv6_only()
     {
+        if !can_be_led(&socket) {
+            return stay(context, &asked);
+        }
         remember(&socket, &asked, &target);
         socket.set_ipv6(Asked::mapped(target.address), target.port);
     }
@@ -71,13 +73,32 @@ pub(crate) fn sendmsg6(context: &SockAddrContext) -> i32 {
     if socket.is_of_host()
         && let asked = socket.ipv6()
         && let Some(target) = target(context, &socket, &asked)
-        && may_leave_ipv6(socket.bound_ipv6())
-        && !socket.is_ipv6_only()
     {
+        if !can_be_led(&socket) {
+            return stay(context, &asked);
+        }
         let asked = if asked.is_ipv6_loopback() { Asked::ipv6(LOOPBACK, asked.port) } else { asked };
         remember(&socket, &asked, &target);
     }
     GO_ON
+}
+
+/// Whether an IPv6 socket can talk to an IPv4 container.
+#[inline(always)]
+fn can_be_led(socket: &SocketAddress) -> bool {
+    may_leave_ipv6(socket.bound_ipv6()) && !socket.is_ipv6_only()
+}
+
+/// What becomes of an IPv6 socket that asks for a published port and can't be led there: docker-proxy serves it. In sole mode
+/// there is none, and dockerd's own socket on the port would take the connection and never answer: so it is refused.
+#[inline(always)]
+fn stay(context: &SockAddrContext, asked: &Asked) -> i32 {
+    let tables = KernelTables::new(context.sock_addr.cast());
+    // An IPv4 packet after all, of which `np_loopback` decides.
+    if asked.as_ipv4().is_some() || tables.config().mode() == Mode::Takeover {
+        return GO_ON;
+    }
+    socket_address::refuse()
 }
 
 /// ::1, which :: stands for too.

@@ -1,10 +1,13 @@
-//! Datagrams to one of the host's IPv6 addresses that a socket of the host sends to a published port: from IPv6 to IPv4, and into the container.
+//! What the host's sockets send to published ports by the loopback interface: datagrams to one of the host's IPv6 addresses,
+//! which become IPv4's, and in sole mode what comes from sockets that are bound to 127.0.0.0/8. Both go into the container.
 //!
-//! Everything else on the loopback interface goes on after one look at its protocol, and isn't counted.
+//! Everything else goes on, in takeover after one look at its protocol, and isn't counted.
 
 use aya_ebpf::{bindings::TC_ACT_OK, programs::TcContext};
 use netpath_common::{
+    abi::Mode,
     path::{
+        bound_to_loopback::bound_to_loopback,
         from_loopback::{Datagram, Leaving, leave},
         from_socket,
     },
@@ -13,18 +16,34 @@ use netpath_common::{
 };
 
 use crate::{
-    kernel::socket_address,
-    maps::{KernelTables, asked},
+    kernel::{clock, socket_address},
+    maps::{KernelTables, asked, scratch},
     packet::tc::TcPacket,
     verdict,
 };
 
-/// Leads a datagram to its container, if its socket asked for that.
+/// Leads a packet to its container, if its socket asked for that.
 #[inline(always)]
 pub(crate) fn loopback(context: &TcContext) -> i32 {
-    if !TcPacket::is_ipv6(context) {
+    if TcPacket::is_ipv6(context) { ipv6(context) } else { ipv4(context) }
+}
+
+#[inline(always)]
+fn ipv4(context: &TcContext) -> i32 {
+    let mut tables = KernelTables::new(context.skb.skb.cast());
+    if tables.config().mode() == Mode::Takeover {
         return TC_ACT_OK;
     }
+    let Some(work) = scratch::workspace() else { return TC_ACT_OK };
+    let mut packet = TcPacket::new(context);
+    let now_ns = clock::arrival(context).now_ns;
+    let fate = bound_to_loopback(&mut packet, &mut tables, work, now_ns);
+    verdict::loopback(&packet, fate)
+}
+
+/// A frame of its own for the sake of the BPF stack, of which the way of IPv4 needs the most.
+#[inline(never)]
+fn ipv6(context: &TcContext) -> i32 {
     let mut packet = TcPacket::new(context);
     let Some(leaving) = wanted(context, &packet) else { return TC_ACT_OK };
     if !packet.shorten_to_ipv4() {

@@ -129,7 +129,7 @@ fn np_bridge(context: TcContext) -> i32 {
     verdict::tc(&packet, fate, [0; 4])
 }
 
-/// tc egress on the loopback interface: datagrams of the host to its IPv6 addresses.
+/// tc egress on the loopback interface: what the host's own sockets send to published ports there.
 #[classifier]
 fn np_loopback(context: TcContext) -> i32 {
     loopback::loopback(&context)

@@ -37,6 +37,25 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate, next_hop: Address) -> i32 {
         }
         Forward::OutOfUplink { ifindex } => redirect::by_neighbour(ifindex, next_hop),
         Forward::Out { ifindex } => redirect::out_of(ifindex),
+        Forward::InByLoopback => redirect::in_by_loopback(),
+    }
+}
+
+/// The action for a packet that leaves by the loopback interface: into a container from the host's side. What isn't
+/// netpath's isn't counted.
+#[inline(always)]
+pub(crate) fn loopback(packet: &TcPacket<'_>, fate: Fate) -> i32 {
+    if !fate.is_decided() {
+        return TC_ACT_OK;
+    }
+    let Some(forward) = fate.forward() else {
+        counters::dropped(fate.counter());
+        return TC_ACT_SHOT;
+    };
+    counters::took(fate.counter(), packet.len());
+    match forward {
+        Forward::IntoContainer { ifindex } | Forward::Out { ifindex } => redirect::out_of(ifindex),
+        Forward::Kernel | Forward::OutOfUplink { .. } | Forward::InByLoopback => TC_ACT_OK,
     }
 }
 

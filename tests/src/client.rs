@@ -67,6 +67,18 @@ impl TcpClient {
         Ok(Self { reader: BufReader::new(stream), local, remote: target })
     }
 
+    /// Talks over a connection that a test has made by itself.
+    ///
+    /// # Errors
+    /// When it has ended, or isn't one of IPv4.
+    pub fn over(stream: TcpStream) -> Result<Self> {
+        let local = ipv4(stream.local_addr().context("ask for a connection's own end")?)?;
+        let remote = ipv4(stream.peer_addr().context("ask for a connection's peer")?)?;
+        stream.set_read_timeout(Some(STALL_TIMEOUT)).context("set a read timeout")?;
+        stream.set_write_timeout(Some(STALL_TIMEOUT)).context("set a write timeout")?;
+        Ok(Self { reader: BufReader::new(stream), local, remote })
+    }
+
     /// The connection's own end.
     #[must_use]
     pub fn local(&self) -> SocketAddrV4 {

@@ -125,6 +125,9 @@ pub enum FlowKind {
     Cone = 4,
     /// A container and somebody else reach each other under their own addresses: nothing is translated.
     Routed = 5,
+    /// A socket of the host that is bound to 127.0.0.0/8 reaches a published port; the destination becomes the container's, and
+    /// the source the gateway's.
+    Loopback = 6,
 }
 
 impl FlowKind {
@@ -138,6 +141,7 @@ impl FlowKind {
             Self::Host => "host",
             Self::Cone => "cone",
             Self::Routed => "routed",
+            Self::Loopback => "loopback",
         }
     }
 }
@@ -173,12 +177,14 @@ impl Flow {
         const HOST: u8 = FlowKind::Host as u8;
         const CONE: u8 = FlowKind::Cone as u8;
         const ROUTED: u8 = FlowKind::Routed as u8;
+        const LOOPBACK: u8 = FlowKind::Loopback as u8;
         match self.role >> 1 & 7 {
             PUBLISHED => FlowKind::Published,
             HAIRPIN => FlowKind::Hairpin,
             HOST => FlowKind::Host,
             CONE => FlowKind::Cone,
             ROUTED => FlowKind::Routed,
+            LOOPBACK => FlowKind::Loopback,
             _ => FlowKind::Masquerade,
         }
     }

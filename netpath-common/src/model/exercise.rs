@@ -9,8 +9,9 @@ use crate::{
     forward::{Fate, Forward},
     parse::NetworkLayer,
     path::{
-        Workspace, early::early, express::express, from_container::from_container, from_host::from_host,
-        from_host_to_wire::from_host_to_wire, from_wire::from_wire,
+        Workspace, bound_to_loopback::bound_to_loopback, early::early, express::express,
+        from_container::from_container, from_host::from_host, from_host_to_wire::from_host_to_wire,
+        from_wire::from_wire,
     },
     tables::Arrival,
 };
@@ -43,6 +44,9 @@ pub fn exercise(input: &[u8]) {
     }
 }
 
+/// The bit of a way that has what the host sends leave by the loopback interface.
+const BY_LOOPBACK: u8 = 0x40;
+
 /// A way that isn't one: what follows is no frame but the beginning of a policy.
 const ANOTHER_POLICY: u8 = u8::MAX;
 
@@ -63,6 +67,7 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
         1 => from_container(&mut packet, model, &mut work, &arrival(12)),
         2 => from_container(&mut packet, model, &mut work, &arrival(13)),
         3 => from_host(&mut packet, model, &arrival(Model::BRIDGE), 0),
+        4 if way & BY_LOOPBACK != 0 => bound_to_loopback(&mut packet, model, &mut work, now_ns),
         4 => from_host_to_wire(&mut packet, model, &mut work, &arrival(Model::UPLINK)),
         _ => match early(&packet, model, &mut work.headers) {
             Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &work.headers, &arrival(Model::UPLINK)),
@@ -75,8 +80,11 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
 fn check_frame(fate: Fate, before: &[u8], after: &[u8]) {
     // The host's own goes the kernel's way, translated.
     let of_host = matches!(fate.path(), Some(PathCount::HostOut | PathCount::HostIn | PathCount::IcmpError));
-    let rewritten =
-        of_host || matches!(fate.forward(), Some(Forward::IntoContainer { .. } | Forward::OutOfUplink { .. }));
+    let rewritten = of_host
+        || matches!(
+            fate.forward(),
+            Some(Forward::IntoContainer { .. } | Forward::OutOfUplink { .. } | Forward::InByLoopback)
+        );
     assert!(
         rewritten || before == after || fate.drop_reason().is_some(),
         "{fate:?} changed a frame it leaves to others"

@@ -107,7 +107,9 @@ pub fn refresh<T: Tables>(tables: &mut T, flow: &Flow, key: &FlowKey, now_ns: u6
         return false;
     }
     let outside = match (flow.kind(), flow.direction()) {
-        (FlowKind::Masquerade, Direction::Original) | (FlowKind::Cone, Direction::Reply) | (FlowKind::Hairpin, _) => {
+        (FlowKind::Masquerade | FlowKind::Loopback, Direction::Original)
+        | (FlowKind::Cone, Direction::Reply)
+        | (FlowKind::Hairpin, _) => {
             ConeKey { address: flow.source, port: flow.source_port, protocol: key.protocol, reserved: 0 }
         }
         _ if tables.config().inbound_refresh != 0 => ConeKey::of_destination(key),

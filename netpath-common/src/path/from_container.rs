@@ -76,6 +76,11 @@ fn unknown<T: Tables>(
         flow.kind = FlowKind::Hairpin as u8;
         return hairpin(tables, headers, &published, flow, arrival);
     }
+    let mut target = Published { address: [0; 4], port: [0; 2], reserved: [0; 2] };
+    if cone::find(tables, headers, arrival.now_ns, &mut target) != 0 {
+        flow.kind = FlowKind::Hairpin as u8;
+        return hairpin(tables, headers, &target, flow, arrival);
+    }
     if tables.is_host_address(headers.key.destination) {
         return Fate::forwarded(Verdict::kernel(PathCount::ContainerToHost));
     }

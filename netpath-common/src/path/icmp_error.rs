@@ -65,6 +65,6 @@ fn try_icmp_error<T: Tables>(
     let delta =
         Checksum::NONE.replace_u32(key.source, source).plus(Checksum::NONE.replace_u32(key.destination, destination));
     apply::rewrite(packet, headers, source, destination, delta)?;
-    let forward = forward::towards(packet, &hop)?;
+    let forward = forward::along(packet, &flow, &hop)?;
     Ok(Some(Verdict { forward, path: PathCount::IcmpError }))
 }

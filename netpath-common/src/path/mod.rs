@@ -5,6 +5,7 @@
 //! belongs to the kernel, or is dropped with its reason.
 
 mod answer;
+pub mod bound_to_loopback;
 mod closed_port;
 mod direct;
 pub mod early;
@@ -249,7 +250,7 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         Forward::Kernel
     } else {
         apply::network_header(packet, headers, flow)?;
-        forward::towards(packet, hop)?
+        forward::along(packet, flow, hop)?
     };
     apply::transport_header(packet, headers, flow)?;
     let path = match (flow.kind(), flow.direction()) {
@@ -263,6 +264,8 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
         (FlowKind::Cone, Direction::Original) => PathCount::ConeIn,
         (FlowKind::Cone, Direction::Reply) => PathCount::ConeOut,
         (FlowKind::Routed, _) => PathCount::Routed,
+        (FlowKind::Loopback, Direction::Original) => PathCount::HostToContainer,
+        (FlowKind::Loopback, Direction::Reply) => PathCount::ContainerToHost,
     };
     Ok(Verdict { forward, path })
 }

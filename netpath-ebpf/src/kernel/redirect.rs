@@ -1,9 +1,9 @@
-//! The ways to send a packet on: three from tc, one from XDP. Each gives the action that the program must return.
+//! The ways to send a packet on: four from tc, one from XDP. Each gives the action that the program must return.
 
 use core::{hint::black_box, mem::zeroed};
 
 use aya_ebpf::{
-    bindings::bpf_redir_neigh,
+    bindings::{BPF_F_INGRESS, bpf_redir_neigh},
     helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
 use netpath_common::abi::Address;
@@ -39,6 +39,13 @@ pub(crate) fn by_neighbour(ifindex: u32, next_hop: Address) -> i32 {
 pub(crate) fn out_of(ifindex: u32) -> i32 {
     // SAFETY: plain numbers; the kernel checks the interface when the program has returned.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// Up to the host's own sockets, as what came in by the loopback interface, whose number is 1 in every network namespace.
+#[inline(always)]
+pub(crate) fn in_by_loopback() -> i32 {
+    // SAFETY: plain numbers; the kernel checks the interface when the program has returned.
+    unsafe { bpf_redirect(1, u64::from(BPF_F_INGRESS)) as i32 }
 }
 
 /// From XDP: the frame goes out of an interface; out of the host side of a veth that is into the other side's NAPI.

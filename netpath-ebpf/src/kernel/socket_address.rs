@@ -9,7 +9,7 @@ use aya_ebpf::{
     bindings::bpf_sock_addr,
     helpers::{
         bpf_probe_read_kernel,
-        generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+        generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     },
     programs::{SockAddrContext, TcContext},
 };
@@ -18,6 +18,16 @@ use netpath_common::abi::{Address, Asked, Port};
 /// The namespace that netpath works for; the loader sets it. No namespace has the number 0.
 #[unsafe(no_mangle)]
 static HOST_NETNS_COOKIE: Global<u64> = Global::new(0);
+
+/// Refuses a system call as if nobody listened; what the program must return.
+#[inline(always)]
+pub(crate) fn refuse() -> i32 {
+    /// include/uapi/asm-generic/errno.h.
+    const ECONNREFUSED: i32 = 111;
+    // SAFETY: a plain number, which the kernel checks.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    0
+}
 
 /// The address that a process gave or will be shown, and the socket that it is about.
 pub(crate) struct SocketAddress(*mut bpf_sock_addr);

@@ -142,6 +142,7 @@ pub(super) fn human_bytes(bytes: u64) -> String {
 pub(super) const fn protocol_name(number: u8) -> &'static str {
     match number {
         1 => "icmp",
+        2 => "igmp",
         6 => "tcp",
         17 => "udp",
         47 => "gre",

@@ -1,12 +1,14 @@
-//! Attaches the programs that lead the host's own sockets to published ports.
+//! Attaches the programs that lead the host's own sockets to published ports, and ends the sockets that can't be led on.
 //!
 //! They sit at the root of the machine's cgroups and are limited to the host's network namespace by its number
 //! (`HOST_NETNS_COOKIE`). Links at a cgroup let others be: several netpaths in namespaces of their own get on beside each
 //! other. As with other links the pin keeps a program attached, and a start puts its own program into a pinned link.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
-    fs::File,
+    fs::{self, File},
+    net::SocketAddrV4,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::Path,
 };
@@ -14,11 +16,20 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf,
+    maps::{HashMap, Map, MapData},
     programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
 };
-use netpath_common::abi::names::program;
+use netpath_common::{
+    abi::{
+        Asked, AskedKey, Mode,
+        names::{map, program},
+    },
+    path::from_socket,
+    wire::protocol,
+};
 
-use super::{attach, bpf, cgroup, interface, layout::Layout};
+use super::{attach, bpf, cgroup, interface, layout::Layout, socket_diag};
+use crate::desired::model::{Change, Protocol, PublishedPort, PublishedTarget, State};
 
 /// Loads and attaches every program, or adopts its pinned link.
 pub(super) fn attach(layout: &Layout, ebpf: &mut Ebpf) -> anyhow::Result<()> {
@@ -44,6 +55,58 @@ pub(super) fn detach(layout: &Layout) -> anyhow::Result<usize> {
         detached += usize::from(attach::remove_link(&layout.socket_link(name))?);
     }
     Ok(detached)
+}
+
+/// What the kernel must be told before it takes a packet with addresses of 127.0.0.0/8 that a program has put on the loopback
+/// interface: one that a socket has sent there by itself has been routed before and isn't asked again.
+const ON_LOOPBACK: [&str; 2] = ["route_localnet", "accept_local"];
+
+/// In sole mode lets the answers to sockets that are bound to 127.0.0.0/8 in: see `path::bound_to_loopback`. The settings are of
+/// the loopback interface alone, by which nobody but the host sends; so they stay when netpath goes.
+pub(super) fn let_answers_in(mode: Mode) {
+    for name in ON_LOOPBACK.into_iter().filter(|_| mode == Mode::Sole) {
+        let path = format!("/proc/sys/net/ipv4/conf/lo/{name}");
+        let is_set = fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1");
+        if !is_set && let Err(error) = fs::write(&path, "1") {
+            tracing::warn!(%path, %error, "sockets that are bound to 127.0.0.1 won't reach published ports: can't write 1");
+        }
+    }
+}
+
+/// The containers' ports of UDP to which sockets of the host were led and, after a change, aren't any more.
+pub(super) fn left(state: &State, change: &Change) -> BTreeSet<SocketAddrV4> {
+    let ports: Vec<(&PublishedPort, Option<&PublishedTarget>)> = match change {
+        Change::SetPublished(ports) => ports.iter().map(|(port, target)| (port, Some(target))).collect(),
+        Change::RemovePublished(ports) => ports.iter().map(|port| (port, None)).collect(),
+        _ => Vec::new(),
+    };
+    let udp = ports.into_iter().filter(|(port, _)| port.protocol == Protocol::Udp);
+    udp.filter_map(|(port, target)| state.published.get(port).filter(|old| Some(*old) != target))
+        .map(|old| SocketAddrV4::new(old.address, old.port))
+        .collect()
+}
+
+/// Ends the connected UDP sockets that were led to containers' ports: what they send would be lost, or another's.
+pub(super) fn end_sockets(layout: &Layout, left: &BTreeSet<SocketAddrV4>) {
+    if left.is_empty() {
+        return;
+    }
+    let ended = MapData::from_pin(layout.map(map::ASKED)).map_err(anyhow::Error::from).and_then(|data| {
+        let asked = HashMap::<_, AskedKey, Asked>::try_from(Map::LruHashMap(data))?;
+        left.iter().try_fold(0, |ended, target| {
+            let (address, port) = (target.ip().octets(), target.port().to_be_bytes());
+            let was_led = |cookie| asked.get(&from_socket::key(cookie, address, port, protocol::UDP), 0).is_ok();
+            Ok(ended + socket_diag::end(*target.ip(), target.port(), was_led)?)
+        })
+    });
+    match ended {
+        Ok(0) => {}
+        Ok(sockets) => tracing::debug!(sockets, "ended connected UDP sockets of the host whose container is gone"),
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "UDP sockets of the host may go on sending to a container that is gone");
+        }
+    }
 }
 
 fn attach_one(program: &mut CgroupSockAddr, name: &str, root: &File, pin: &Path) -> anyhow::Result<()> {

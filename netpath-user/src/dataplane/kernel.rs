@@ -128,6 +128,7 @@ impl Kernel {
         };
         kernel.configure(options)?;
         kernel.state = kernel.read_state()?;
+        host_access::let_answers_in(kernel.state.mode);
         // Here, and not when the last such network goes: until then its flows keep their ports.
         let has_cones = kernel.state.endpoints.values().any(|endpoint| endpoint.full_cone);
         kernel.write_cone_timeout(has_cones)?;
@@ -277,6 +278,7 @@ impl Kernel {
     }
 
     fn set_mode(&mut self, mode: Mode) -> anyhow::Result<()> {
+        host_access::let_answers_in(mode);
         let config = self.pins.config()?;
         self.write_config(Config { mode: mode as u8, ..config })
     }
@@ -454,7 +456,9 @@ impl Dataplane for Kernel {
 
     fn apply(&mut self, change: &Change) -> anyhow::Result<()> {
         self.make(change)?;
+        let left = host_access::left(&self.state, change);
         self.state.apply(change);
+        host_access::end_sockets(&self.layout, &left);
         Ok(())
     }
 }

@@ -41,6 +41,7 @@ pub mod pins;
 mod policy;
 mod programs;
 mod remover;
+mod socket_diag;
 mod trial;
 
 /// What the daemon drives: the state that is there, and the one way to change it.

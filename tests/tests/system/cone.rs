@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
         .netpath(),
     Case::new("STUN finds filtering by address and port on any other network", no_cone).netpath(),
     Case::new("two containers with one source port have a cone each", two_owners).netpath(),
+    Case::new("containers reach a cone by the host's address, its own container too", hairpin).netpath(),
     Case::new("a restarted container's cone has ended", restart).netpath(),
     Case::new("a stranger reaches a cone of docker0 until it has expired", expiry).own_netpath(),
 ];
@@ -102,6 +103,31 @@ fn two_owners(lab: &mut Lab) -> Result<()> {
     ensure!(seen[0].0 == 40_102 && seen[1].0 != 40_102, "the ports are {} and {}", seen[0].0, seen[1].0);
     for (port, asking, _container) in &seen {
         ensure!(is_reached(lab, *port, asking)?, "a stranger doesn't reach port {port}");
+    }
+    Ok(())
+}
+
+fn hairpin(lab: &mut Lab) -> Result<()> {
+    let server = server(lab)?;
+    let network = lab.docker().network(FULL_CONE)?;
+    let owner = lab.start(lab.docker().idle().network(network.name()))?;
+    let neighbour = lab.start(lab.docker().idle().network(network.name()))?;
+    let stranger = lab.start(lab.docker().idle())?;
+    let asking = socket(&*owner.place()?, 40_104)?;
+    asking.set_read_timeout(Some(DELIVERY))?;
+    let cone = stun::mapped(&asking, &server)?;
+    for container in [&neighbour, &stranger, &owner] {
+        let peer = socket(&*container.place()?, 0)?;
+        peer.set_read_timeout(Some(DELIVERY))?;
+        let what =
+            || format!("{} knocks at {cone}", container.address().map_or_else(|_| "?".to_owned(), |at| at.to_string()));
+        peer.send_to(b"knock", cone).with_context(what)?;
+        let mut buffer = [0; 64];
+        let (length, from) = asking.recv_from(&mut buffer).with_context(what)?;
+        ensure!(buffer[..length] == *b"knock", "{}: something else arrives", what());
+        asking.send_to(b"answer", from).with_context(what)?;
+        let (_, answered) = peer.recv_from(&mut buffer).with_context(what)?;
+        ensure!(answered == cone.into(), "{}: the answer comes from {answered}", what());
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use netpath_tests::lab::{GATEWAY, HOST, HOST_IPV6, HOST_SECOND, Lab};
 use netpath_tests::netns::Place;
 use netpath_tests::netpath::Options;
 use netpath_tests::proof::{Attached, expect_unloaded};
+use netpath_tests::protocol::Progress;
 use netpath_tests::server::Server;
 use netpath_tests::traffic::{BackgroundTransfer, Direction};
 use netpath_tests::wait;
@@ -33,6 +34,14 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("without docker-proxy the host reaches published ports just so", without_proxy).takeover().own_netpath(),
     Case::new("a socket that is bound to an address of the host is seen under it", bound).netpath(),
     Case::new("sockets that can't talk to a container stay with docker-proxy", stay).takeover().netpath(),
+    Case::new("a socket that is bound to 127.0.0.1 reaches published ports", bound_to_loopback).netpath(),
+    Case::new("a socket that is bound to 127.0.0.1 carries much, and learns what is refused or gone", loopback_ends)
+        .sole()
+        .netpath(),
+    Case::new("in sole mode a socket of IPv6 alone is refused at a published port, at once", ipv6_alone)
+        .sole()
+        .netpath(),
+    Case::new("a connected UDP socket of the host reaches the next container or is told", replaced).netpath(),
     Case::new("a port published on 127.0.0.1 is the host's own, whatever route_localnet says", loopback_only).netpath(),
     Case::new("a port published on one address doesn't answer the host on another", one_address).netpath(),
     Case::new("a container with the host's network reaches published ports as the host does", host_network).netpath(),
@@ -156,6 +165,172 @@ fn stay(lab: &mut Lab) -> Result<()> {
         udp.send_to(b"question", target).with_context(what)?;
         answer(&udp, target).with_context(what)?;
     }
+    Ok(())
+}
+
+/// A socket that is bound to 127.0.0.1 and a port.
+fn loopback_socket(lab: &Lab, kind: Type, port: u16) -> Result<Socket> {
+    lab.host().enter(|| {
+        let socket = Socket::new(Domain::IPV4, kind, None)?;
+        socket.bind(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).into()).context("bind to 127.0.0.1")?;
+        socket.set_read_timeout(Some(ANSWER))?;
+        Ok(socket)
+    })
+}
+
+fn bound_to_loopback(lab: &mut Lab) -> Result<()> {
+    let _container =
+        lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
+    ready(lab)?;
+    // docker-proxy answers datagrams with the address that its route has, whatever the question's destination was.
+    let others = [Ipv4Addr::new(127, 0, 0, 9), HOST, GATEWAY];
+    let others = if lab.mode() == Mode::Sole { &others[..] } else { &[] };
+    for address in [Ipv4Addr::LOCALHOST].iter().chain(others) {
+        let target = SocketAddr::new((*address).into(), PORT);
+        let what = || format!("from 127.0.0.1 to {target}");
+        let socket = loopback_socket(lab, Type::STREAM, 0)?;
+        socket.connect_timeout(&target.into(), ANSWER).with_context(what)?;
+        let tcp = TcpStream::from(socket);
+        ensure!(tcp.peer_addr()? == target, "{}: the peer is {:?}", what(), tcp.peer_addr());
+        let seen = who(&tcp).with_context(what)?;
+        ensure!(seen.ip() == GATEWAY, "{}: the container sees {seen}", what());
+        let udp = UdpSocket::from(loopback_socket(lab, Type::DGRAM, 0)?);
+        udp.send_to(b"question", target).with_context(what)?;
+        let seen = answer(&udp, target).with_context(what)?;
+        ensure!(seen.ip() == GATEWAY, "{}: the container sees {seen}", what());
+        udp.connect(target).with_context(what)?;
+        udp.send(b"question").with_context(what)?;
+        answer(&udp, target).with_context(what)?;
+    }
+    Ok(())
+}
+
+fn loopback_ends(lab: &mut Lab) -> Result<()> {
+    const BULK: u64 = 32 << 20;
+    let request = lab.docker().serving(&["tcp:80"]).publish("8080:80").publish("8080:81/udp").publish("8081:82");
+    let container = lab.start(request)?;
+    ready(lab)?;
+    let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
+    // One port is another's of the host too: the container sees two clients.
+    let bound = loopback_socket(lab, Type::STREAM, 40_310)?;
+    let led = lab.host().enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddrV4::new(GATEWAY, 40_310).into())?;
+        Ok(socket)
+    })?;
+    led.connect_timeout(&local.into(), ANSWER)?;
+    bound.connect_timeout(&local.into(), ANSWER)?;
+    let (led, bound) = (TcpStream::from(led), TcpStream::from(bound));
+    let (first, second) = (who(&led)?, who(&bound)?);
+    ensure!(first == SocketAddrV4::new(GATEWAY, 40_310).into() && first != second, "seen are {first} and {second}");
+
+    for direction in [Direction::Download, Direction::Upload] {
+        let socket = loopback_socket(lab, Type::STREAM, 0)?;
+        socket.connect_timeout(&local.into(), ANSWER)?;
+        let mut client = TcpClient::over(TcpStream::from(socket))?;
+        match direction {
+            Direction::Download => client.download(BULK, &Progress::default())?,
+            Direction::Upload => client.upload(BULK, &Progress::default())?,
+        }
+    }
+
+    let udp = UdpSocket::from(loopback_socket(lab, Type::DGRAM, 0)?);
+    udp.connect(local)?;
+    udp.send(b"question")?;
+    let told = udp.recv(&mut [0; 16]).err().context("a port where nobody listens answered")?.kind();
+    ensure!(told == ErrorKind::ConnectionRefused, "of a port where nobody listens it learns: {told}");
+    let nobody = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8081);
+    let refused = loopback_socket(lab, Type::STREAM, 0)?.connect_timeout(&nobody.into(), ANSWER);
+    let told = refused.err().context("a port where nobody listens took a connection")?.kind();
+    ensure!(told == ErrorKind::ConnectionRefused, "of a port where nobody listens it learns: {told}");
+
+    container.stop()?;
+    bound.set_read_timeout(Some(ANSWER))?;
+    let ended = std::io::Read::read(&mut &bound, &mut [0; 16]);
+    ensure!(
+        matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+        "when its container has gone, the connection gives {ended:?}"
+    );
+    Ok(())
+}
+
+fn ipv6_alone(lab: &mut Lab) -> Result<()> {
+    let _container =
+        lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
+    ready(lab)?;
+    let target = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), PORT);
+    for (bound, only_ipv6) in [(Ipv6Addr::LOCALHOST, false), (Ipv6Addr::UNSPECIFIED, true)] {
+        for kind in [Type::STREAM, Type::DGRAM] {
+            let socket = lab.host().enter(|| {
+                let socket = Socket::new(Domain::IPV6, kind, None)?;
+                socket.set_only_v6(only_ipv6)?;
+                socket.bind(&SocketAddr::new(bound.into(), 0).into())?;
+                socket.set_read_timeout(Some(ANSWER))?;
+                Ok(socket)
+            })?;
+            let what = format!("a socket of type {kind:?} that is bound to {bound}");
+            if kind == Type::DGRAM {
+                let told = socket.send_to(b"question", &target.into()).err().map(|error| error.kind());
+                ensure!(told == Some(ErrorKind::ConnectionRefused), "{what} sends and gets {told:?}");
+            }
+            let told = socket.connect(&target.into()).err().map(|error| error.kind());
+            ensure!(told == Some(ErrorKind::ConnectionRefused), "{what} connects and gets {told:?}");
+        }
+    }
+    // Where nothing is published, it is nobody's business.
+    let own = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 8099);
+    let _server = lab.host().enter(|| Ok(std::net::TcpListener::bind(own)?))?;
+    lab.host().enter(|| Ok(TcpStream::connect_timeout(&own, ANSWER)?)).map(drop)
+}
+
+/// Asks until it is answered, with a new socket when the old one is told that there is nobody: what a client does.
+fn ask_persistently(place: &Place, socket: &mut UdpSocket, target: SocketAddr) -> Result<SocketAddr> {
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        let asked = socket.send(b"question").and_then(|_| socket.recv(&mut [0; 128]));
+        match asked {
+            Ok(_) => {
+                socket.send(b"question")?;
+                return answer(socket, target);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                told.push("nothing".to_owned());
+            }
+            Err(error) => {
+                told.push(error.to_string());
+                *socket = udp_socket(place, target)?;
+                socket.connect(target)?;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!("after twenty questions to {target} there is no answer; it was told {told:?}")
+}
+
+fn replaced(lab: &mut Lab) -> Result<()> {
+    let serving = |lab: &Lab| lab.docker().serving(&["udp:80", "tcp:80"]).publish("8080:80/udp").publish("8080:80");
+    let target = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
+    let first = lab.start(serving(lab))?;
+    ready(lab)?;
+    let address = first.address()?;
+    let mut socket = udp_socket(lab.host(), target)?;
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    socket.connect(target)?;
+    socket.send(b"question")?;
+    answer(&socket, target).context("of the first container")?;
+    first.restart()?;
+    ready(lab)?;
+    ask_persistently(lab.host(), &mut socket, target).context("after a restart")?;
+    drop(first);
+    // Somebody else, who answers nothing there, has the address now.
+    let other = lab.start(lab.docker().idle())?;
+    ensure!(other.address()? == address, "the next container has {}, not {address}", other.address()?);
+    let next = lab.start(serving(lab))?;
+    ensure!(next.address()? != address, "the next container has the address again");
+    // Or nobody at all, whom nobody's answer tells of.
+    drop(other);
+    ready(lab)?;
+    ask_persistently(lab.host(), &mut socket, target).context("of a container with another address")?;
     Ok(())
 }
 

@@ -23,7 +23,8 @@ use super::reach::PUBLISH_DEADLINE;
 pub(crate) const CASES: &[Case] = &[
     Case::new("an SCTP stack in a container talks to the world", sctp_out).netpath(),
     Case::new("SCTP stacks in two containers talk to each other", sctp_between).netpath(),
-    Case::new("GRE and ESP go out under the host's address and come back, to each peer by itself", tunnels).netpath(),
+    Case::new("GRE, ESP and IGMP go out under the host's address and come back, to each peer by itself", tunnels)
+        .netpath(),
     Case::new(
         "a second container's GRE or ESP to the same peer is refused and doesn't disturb the first",
         second_tunnel,
@@ -100,7 +101,7 @@ fn expect_flow(lab: &mut Lab, protocol: &str, address: Ipv4Addr) -> Result<()> {
 }
 
 /// The protocols without ports, by name and number.
-const TUNNELS: [(&str, i32); 2] = [("gre", 47), ("esp", 50)];
+const TUNNELS: [(&str, i32); 3] = [("gre", 47), ("esp", 50), ("igmp", 2)];
 
 /// One end of a tunnel.
 struct End {

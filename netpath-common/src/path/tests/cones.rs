@@ -157,3 +157,21 @@ fn a_cone_is_for_udp_only() {
     assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame).path(), Some(PathCount::MasqueradeOut));
     assert!(model.cones.values().all(Cone::is_shared) && model.cones.is_empty());
 }
+
+#[test]
+fn a_neighbour_reaches_a_cone_by_the_hosts_address_and_so_does_its_own_container() {
+    for (source, ifindex, seen_as) in [(WEB, WEB_IFINDEX, WEB), (CLIENT, CLIENT_IFINDEX, Model::GATEWAY)] {
+        let mut model = with_cones();
+        assert_eq!(send(&mut model, CLIENT_IFINDEX, 1, udp_to(53)).0, 5000);
+        let asked = Summary { source, destination: Model::HOST, source_port: 6000, destination_port: 5000 };
+        let mut frame = build(asked, Kind::Udp, b"knock");
+        let fate = outbound(&mut model, ifindex, 2, &mut frame);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: CLIENT_IFINDEX }), "{source:?}");
+        let seen = read(&frame);
+        assert_eq!(seen, Summary { source: seen_as, destination: CLIENT, ..asked });
+        let mut answer = build(reversed(seen), Kind::Udp, b"answer");
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 2, &mut answer);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex }));
+        assert_eq!(read(&answer), reversed(asked));
+    }
+}

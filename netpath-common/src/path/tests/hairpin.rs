@@ -51,3 +51,32 @@ fn a_foreign_source_gets_no_hairpin() {
     let mut frame = build(ASKED, Kind::Udp, b"");
     assert_eq!(outbound(&mut model, WEB_IFINDEX, 1, &mut frame).drop_reason(), Some(DropReason::ForeignSource));
 }
+
+#[test]
+fn errors_come_back_through_the_hairpin_both_ways() {
+    // The client's own address stays, or, of a container that asks for itself, becomes the gateway's.
+    for (client, ifindex) in [(CLIENT, CLIENT_IFINDEX), (WEB, WEB_IFINDEX)] {
+        let asked = Summary { source: client, ..ASKED };
+        let mut model = Model::host(Mode::Sole);
+        let mut question = build(asked, Kind::Udp, b"question");
+        _ = outbound(&mut model, ifindex, 1, &mut question);
+
+        let mut frame = port_unreachable(WEB, read(&question).source, &question);
+        let fate = outbound(&mut model, WEB_IFINDEX, 1, &mut frame);
+        assert_eq!(
+            (fate.forward(), fate.path()),
+            (Some(Forward::IntoContainer { ifindex }), Some(PathCount::IcmpError))
+        );
+        let seen = read(&frame);
+        assert_eq!((seen.source, seen.destination), (Model::HOST, client), "from where the question went");
+        assert_eq!(quoted(&frame), asked, "as the client sent it");
+
+        let mut answer = build(reversed(read(&question)), Kind::Udp, b"answer");
+        _ = outbound(&mut model, WEB_IFINDEX, 1, &mut answer);
+        let mut frame = port_unreachable(client, Model::HOST, &answer);
+        let fate = outbound(&mut model, ifindex, 1, &mut frame);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+        assert_eq!(read(&frame).destination, WEB);
+        assert_eq!(quoted(&frame), reversed(read(&question)), "as the server sent it");
+    }
+}

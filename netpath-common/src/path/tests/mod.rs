@@ -5,6 +5,7 @@ use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSli
 use proptest::prelude::*;
 
 mod answers;
+mod bound_to_loopback;
 mod closed_ports;
 mod cones;
 mod express;
@@ -118,6 +119,20 @@ fn read(frame: &[u8]) -> Summary {
         other => panic!("{other:?}"),
     };
     Summary { source: header.source, destination: header.destination, source_port, destination_port }
+}
+
+/// An ICMP error "port unreachable" about a frame.
+fn port_unreachable(source: Address, destination: Address, about: &[u8]) -> Vec<u8> {
+    let kind = Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port);
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).ipv4(source, destination, 64);
+    let mut frame = Vec::new();
+    builder.icmpv4(kind).write(&mut frame, &about[14..]).unwrap();
+    frame
+}
+
+/// What an ICMP error quotes.
+fn quoted(error: &[u8]) -> Summary {
+    read(&[&error[..14], &error[42..]].concat())
 }
 
 const fn reversed(summary: Summary) -> Summary {

@@ -13,7 +13,7 @@ use crate::subnet::Subnet;
 /// The options that choose connections.
 #[derive(Debug, Clone, Default, Args)]
 pub(in crate::cli) struct FilterArgs {
-    /// Protocols: tcp, udp, icmp, sctp, gre, esp or a number
+    /// Protocols: tcp, udp, icmp, sctp, gre, esp, igmp or a number
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = protocol)]
     proto: Vec<u8>,
     /// Addresses or subnets that the connection was opened from
@@ -73,13 +73,14 @@ impl FilterArgs {
 fn protocol(text: &str) -> Result<u8, String> {
     match text.to_ascii_lowercase().as_str() {
         "icmp" => Ok(1),
+        "igmp" => Ok(2),
         "tcp" => Ok(6),
         "udp" => Ok(17),
         "gre" => Ok(47),
         "esp" => Ok(50),
         "sctp" => Ok(132),
         number => {
-            number.parse().map_err(|_| "expected tcp, udp, icmp, sctp, gre, esp or a number up to 255".to_owned())
+            number.parse().map_err(|_| "expected tcp, udp, icmp, sctp, gre, esp, igmp or a number up to 255".to_owned())
         }
     }
 }

@@ -175,6 +175,21 @@ fn a_networks_options_are_read_as_dockerd_reads_them() {
 }
 
 #[test]
+fn the_option_for_cones_is_kept_word_for_word() {
+    let with = |options: Value| {
+        let api = json!({"Id": ID, "Name": "n", "Driver": "bridge", "Options": options});
+        network(&from_value(api).unwrap()).unwrap().1.full_cone
+    };
+    assert_eq!(with(json!({})), None, "what isn't said is the default's to decide");
+    assert_eq!(with(json!(null)), None);
+    // What is invalid is for `desired` to refuse, by the network's name.
+    for value in ["true", "1", "false", "0", "", "perhaps", "TRUE "] {
+        assert_eq!(with(json!({"netpath.full_cone": value})).as_deref(), Some(value));
+    }
+    assert_eq!(with(json!({"netpath.FULL_CONE": "true"})), None);
+}
+
+#[test]
 fn the_default_network_shows_whether_dockerd_masquerades() {
     let network = |default: &str, masquerade: &str| -> ApiNetwork {
         let options = json!({

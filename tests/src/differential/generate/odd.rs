@@ -102,7 +102,7 @@ pub(super) fn host(dice: &mut Dice) -> Vec<Step> {
 
 /// Protocols without ports that netpath knows of.
 pub(super) fn other_protocols(dice: &mut Dice) -> Vec<Step> {
-    let protocol = dice.pick(&[132, 47, 50, 51, 4, 103, 255]);
+    let protocol = dice.pick(&[132, 47, 50, 51, 2, 4, 103, 255]);
     let mut bytes: Vec<u8> = (0..24).map(|_| dice.u8()).collect();
     if protocol == 47 {
         // GRE without any option, carrying IPv4 (RFC 2784): other versions netfilter doesn't translate.
