@@ -132,6 +132,7 @@ pub async fn run(
     let host_watch = HostWatch::subscribe()?;
     let host = Arc::new(netlink::read()?);
     check_uplinks(&options.uplinks, &host)?;
+    let firewall_watch = watch::firewall::Watcher::subscribe();
     // Before anything is carried: a rule that would lose its effect must be known by then.
     let ruleset = Arc::new(firewall::read::read(&Ruleset::default()).await);
     let mut kernel = Kernel::open(&options.dataplane)?;
@@ -141,7 +142,7 @@ pub async fn run(
     // Dropping the set ends the watchers.
     let mut watchers = JoinSet::new();
     watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
-    watchers.spawn(watch::firewall::watch(Arc::clone(&ruleset), send.clone()));
+    watchers.spawn(firewall_watch.run(Arc::clone(&ruleset), send.clone()));
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
