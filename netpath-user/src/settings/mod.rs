@@ -33,6 +33,8 @@ pub struct Settings {
     pub ports: PortSettings,
     /// Who reaches whom.
     pub isolation: IsolationSettings,
+    /// Networks of Docker's driver macvlan.
+    pub macvlan: MacvlanSettings,
     /// Networks by Docker's name or id.
     pub networks: BTreeMap<String, NetworkSettings>,
     /// Who may open connections to published ports.
@@ -60,6 +62,20 @@ pub struct IsolationSettings {
 impl Default for IsolationSettings {
     fn default() -> Self {
         Self { reach_published_of_others: true }
+    }
+}
+
+/// `[macvlan]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MacvlanSettings {
+    /// Whether the host is given an interface of its own by which it reaches its macvlan containers.
+    pub host_access: bool,
+}
+
+impl Default for MacvlanSettings {
+    fn default() -> Self {
+        Self { host_access: true }
     }
 }
 
@@ -146,6 +162,8 @@ mod tests {
             allow_foreign_sources = true
             [isolation]
             reach_published_of_others = false
+            [macvlan]
+            host_access = false
         "#;
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.timeouts.profile, Profile::Rfc);
@@ -156,6 +174,8 @@ mod tests {
         assert_eq!(settings.networks["web"].full_cone, Some(true));
         assert!(settings.networks["web"].allow_foreign_sources);
         assert!(!settings.isolation.reach_published_of_others);
+        assert!(!settings.macvlan.host_access);
+        assert!(Settings::default().macvlan.host_access);
         assert!(Settings::default().isolation.reach_published_of_others);
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
     }
@@ -171,6 +191,7 @@ mod tests {
             ("[networks.web]\nmasquerade = [\"host\"]", "masquerade"),
             ("[networks.web]\nfull_cone = \"yes\"", "full_cone"),
             ("[networks.web]\nallow_foreign_sources = 1", "allow_foreign_sources"),
+            ("[macvlan]\nhost_acces = true", "host_acces"),
             ("[isolation]\nicc = true", "icc"),
             ("[network.web]", "network"),
         ] {
