@@ -16,6 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(180);
 pub enum Modes {
     /// Takeover and sole.
     Both,
+    /// Sole only: what the test is about isn't netpath's otherwise.
+    Sole,
     /// Takeover only: the test is about what netpath and Docker's rules do together.
     Takeover,
 }
@@ -82,6 +84,12 @@ impl Case {
         Self { modes: Modes::Takeover, ..self }
     }
 
+    /// The same in sole mode only.
+    #[must_use]
+    pub const fn sole(self) -> Self {
+        Self { modes: Modes::Sole, ..self }
+    }
+
     /// The same with newer engines as well.
     #[must_use]
     pub const fn every_engine(self) -> Self {
@@ -97,7 +105,11 @@ impl Case {
     /// Whether it runs in a mode with an engine.
     #[must_use]
     pub fn runs_in(&self, mode: Mode, engine: Engine) -> bool {
-        (self.modes == Modes::Both || mode == Mode::Takeover)
-            && (self.engines == Engines::All || engine == Engine::Installed)
+        let of_mode = match self.modes {
+            Modes::Both => true,
+            Modes::Sole => mode == Mode::Sole,
+            Modes::Takeover => mode == Mode::Takeover,
+        };
+        of_mode && (self.engines == Engines::All || engine == Engine::Installed)
     }
 }
