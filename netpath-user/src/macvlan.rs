@@ -126,7 +126,19 @@ async fn delete(handle: &Handle, link: &Own) -> anyhow::Result<()> {
     handle.link().del(link.ifindex).execute().await.with_context(|| format!("removing the interface {}", link.name))
 }
 
-/// It stays without IPv6: there it would take addresses and default routes from the wire's routers.
+/// What it must not do: it hears the wire's broadcasts as the parent does, and would answer them a second time.
+fn settle(name: &str) -> io::Result<()> {
+    let set = |path: &str, value| fs::write(format!("/proc/sys/net/{path}").replace("NAME", name), value);
+    // Only who is reached by it is told its Ethernet address: the wire is to have the parent's.
+    set("ipv4/conf/NAME/arp_filter", "1")?;
+    set("ipv4/conf/NAME/rp_filter", "1")?;
+    // It would take addresses and default routes from the wire's routers.
+    match set("ipv6/conf/NAME/disable_ipv6", "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 async fn create(handle: &Handle, parent: IfIndex, name: &str) -> anyhow::Result<IfIndex> {
     let message = LinkMacVlan::new(name, parent, MacVlanMode::Bridge).build();
     handle.link().add(message).execute().await.with_context(|| format!("making the interface {name}"))?;
@@ -134,12 +146,7 @@ async fn create(handle: &Handle, parent: IfIndex, name: &str) -> anyhow::Result<
     let Some(link) = ours(&links).into_iter().find(|link| link.name == name) else {
         bail!("the interface {name} has gone again");
     };
-    match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("switching IPv6 off on {name}"));
-        }
-        _ => {}
-    }
+    settle(name).with_context(|| format!("setting up the interface {name}"))?;
     let up = LinkUnspec::new_with_index(link.ifindex).up().build();
     handle.link().set(up).execute().await.with_context(|| format!("setting the interface {name} up"))?;
     info!(interface = name, parent, "the host has an interface of its own to reach its macvlan containers");

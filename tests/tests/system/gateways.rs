@@ -16,9 +16,13 @@ use super::networks::configure;
 use super::reach::{connect, connect_from};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("what a container sends by a neighbour goes there and not to the world", by_neighbour).netpath(),
+    Case::new("what a container sends by a neighbour goes there and not to the world", by_neighbour)
+        .netpath()
+        .every_engine(),
     Case::new("without icc a container has no neighbour for its gateway", icc_off).netpath(),
-    Case::new("a container that may send with foreign addresses is its neighbours' gateway", gateway).own_netpath(),
+    Case::new("a container that may send with foreign addresses is its neighbours' gateway", gateway)
+        .own_netpath()
+        .every_engine(),
 ];
 
 /// An address behind the gateway.

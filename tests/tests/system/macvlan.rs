@@ -1,6 +1,7 @@
 //! macvlan containers and their own host, which the kernel keeps apart: netpath gives the host an interface beside them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -33,11 +34,13 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long it takes to believe that none comes.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-fn start(lab: &Lab) -> Result<(Container, Network)> {
+/// The network comes first, so that it is dropped last.
+fn start(lab: &Lab) -> Result<(Network, Container)> {
     let words = ["--driver", "macvlan", "--subnet", "192.0.2.0/24", "--gateway", "192.0.2.1", "--opt", "parent=eth0"];
     let network = lab.docker().network(&words)?;
     let serving = lab.docker().serving(&["tcp:8070", "udp:8070"]).network(network.name());
-    Ok((serving.option("--ip", &MACVLAN.to_string()).start()?, network))
+    let container = serving.option("--ip", &MACVLAN.to_string()).start()?;
+    Ok((network, container))
 }
 
 /// The name and the Ethernet address of the host's macvlan interface; empty: there is none.
@@ -62,7 +65,7 @@ fn reach(lab: &Lab) -> Result<()> {
 }
 
 fn both_ways(lab: &mut Lab) -> Result<()> {
-    let (container, network) = start(lab)?;
+    let (_network, container) = start(lab)?;
     let place = container.place()?;
     let of_host = lab.host().enter(|| Server::tcp(any(0)))?;
     expect_interface(lab, true)?;
@@ -79,17 +82,34 @@ fn both_ways(lab: &mut Lab) -> Result<()> {
     ensure!(TcpClient::connect(&place, on_lan)?.who()?.ip() == &MACVLAN, "out it goes under another address");
     ensure!(TcpClient::connect(lab.host(), on_lan)?.who()?.ip() == &HOST, "the host goes out under another address");
     ensure!(lab.netpath()?.status()?.in_sync, "netpath isn't in step");
+    expect_one_answer(lab)?;
 
     drop(container);
     expect_interface(lab, false)?;
     let routes = lab.host().run(&["ip", "route", "show", &MACVLAN.to_string()])?;
     ensure!(routes.is_empty(), "a route is left: {routes}");
-    drop(network);
+    Ok(())
+}
+
+/// The wire's question for the host's Ethernet address is the uplink's to answer, and nobody else's.
+fn expect_one_answer(lab: &Lab) -> Result<()> {
+    let name = interface(lab)?.split('@').next().context("there is no interface")?.to_owned();
+    let sent = || {
+        let shown = lab.host().run(&["ip", "-s", "-o", "link", "show", &name])?;
+        shown.split_once("TX:").map(|(_, sent)| sent.to_owned()).context("no counter of sent packets")
+    };
+    let before = sent()?;
+    lab.lan().run(&["ip", "neighbour", "flush", "dev", "eth0"])?;
+    ping(lab.lan(), HOST)?;
+    // A second answer would come from a queue of the kernel's.
+    thread::sleep(PATIENCE);
+    let now = sent()?;
+    ensure!(now == before, "it has answered the wire: it had sent {before}, and now {now}");
     Ok(())
 }
 
 fn lifetime(lab: &mut Lab) -> Result<()> {
-    let (_container, _network) = start(lab)?;
+    let (_network, _container) = start(lab)?;
     lab.start_netpath(Options::default())?;
     reach(lab)?;
     let before = interface(lab)?;
@@ -108,7 +128,7 @@ fn lifetime(lab: &mut Lab) -> Result<()> {
 }
 
 fn off(lab: &mut Lab) -> Result<()> {
-    let (_container, _network) = start(lab)?;
+    let (_network, _container) = start(lab)?;
     let _file = configure(lab, "[macvlan]\nhost_access = false\n")?;
     connect(lab, TARGET).context("from the wire")?;
     let never = TcpClient::connect_within(lab.host(), 0, TARGET, PATIENCE);

@@ -21,15 +21,19 @@ use tempfile::NamedTempFile;
 use super::reach::{connect, connect_from, expect_silence};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("without icc neighbours don't reach each other, but published ports and the world", icc_off),
-    Case::new("an internal network reaches its neighbours and the host at its gateway, and nothing else", internal),
+    Case::new("without icc neighbours don't reach each other, but published ports and the world", icc_off)
+        .every_engine(),
+    Case::new("an internal network reaches its neighbours and the host at its gateway, and nothing else", internal)
+        .every_engine(),
     Case::new("containers of other networks are closed by their addresses", other_networks),
     Case::new("containers reach ports that other networks publish, by the host's address", published_of_others)
-        .netpath(),
-    Case::new("a fixed address, a bridge's own name, an MTU and a binding address of a network all count", own_options),
+        .netpath()
+        .every_engine(),
+    Case::new("a fixed address, a bridge's own name, an MTU and a binding address of a network all count", own_options)
+        .every_engine(),
     Case::new("a published port moves with its container from network to network", moves),
-    Case::new("a container on two networks is reached on both and reaches the world", two_networks),
-    Case::new("a container's foreign source is dropped and counted", foreign_source).netpath(),
+    Case::new("a container on two networks is reached on both and reaches the world", two_networks).every_engine(),
+    Case::new("a container's foreign source is dropped and counted", foreign_source).netpath().every_engine(),
     Case::new("without icc, frames that the bridge asks nobody about are netpath's to drop", unguarded)
         .own_netpath()
         .takeover(),
