@@ -7,6 +7,9 @@ use etherparse::PacketBuilder;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use netpath_common::model::{Model, exercise};
 
+/// The model's bridge: with another Ethernet address a container's frame would be a neighbour's to route.
+const BRIDGE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// When and where a packet comes in.
 #[derive(Arbitrary, Debug, Clone, Copy)]
 pub struct Moment {
@@ -135,7 +138,7 @@ pub fn play(beginning: u8, frames: impl IntoIterator<Item = (Moment, Vec<u8>)>) 
 #[must_use]
 pub fn packet(protocol: Protocol, tuple: &Tuple) -> Vec<u8> {
     let (source_port, destination_port) = (tuple.ports.0.number(), tuple.ports.1.number());
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], BRIDGE).ipv4(
         tuple.source.address(),
         tuple.destination.address(),
         64,
@@ -161,7 +164,7 @@ pub fn packet(protocol: Protocol, tuple: &Tuple) -> Vec<u8> {
 /// An ICMP error that quotes an IPv4 packet.
 #[must_use]
 pub fn error(kind: u8, code: u8, source: Place, destination: Place, quoted: &[u8]) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], BRIDGE).ipv4(
         source.address(),
         destination.address(),
         64,

@@ -8,6 +8,7 @@ pub mod desired;
 mod ethtool;
 pub mod firewall;
 pub mod kernel_conntrack;
+pub mod macvlan;
 pub mod report;
 pub mod settings;
 pub mod status;

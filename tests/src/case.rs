@@ -16,10 +16,10 @@ const DEADLINE: Duration = Duration::from_secs(180);
 pub enum Modes {
     /// Takeover and sole.
     Both,
+    /// Sole only: what the test is about isn't netpath's otherwise.
+    Sole,
     /// Takeover only: the test is about what netpath and Docker's rules do together.
     Takeover,
-    /// In sole mode only.
-    Sole,
 }
 
 /// The engines that a test runs with.
@@ -107,8 +107,8 @@ impl Case {
     pub fn runs_in(&self, mode: Mode, engine: Engine) -> bool {
         let in_mode = match self.modes {
             Modes::Both => true,
-            Modes::Takeover => mode == Mode::Takeover,
             Modes::Sole => mode == Mode::Sole,
+            Modes::Takeover => mode == Mode::Takeover,
         };
         in_mode && (self.engines == Engines::All || engine == Engine::Installed)
     }

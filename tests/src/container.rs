@@ -131,6 +131,13 @@ impl Request {
         self.option("--network", name)
     }
 
+    /// Adds an option of `docker run` that has no value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.options.push(name.to_owned());
+        self
+    }
+
     /// Adds an option of `docker run`.
     #[must_use]
     pub fn option(mut self, name: &str, value: &str) -> Self {

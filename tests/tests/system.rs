@@ -16,6 +16,7 @@ use netpath_tests::case::Case;
 use netpath_tests::runner;
 
 mod system {
+    pub(crate) mod addresses;
     pub(crate) mod attacker;
     pub(crate) mod bulk;
     pub(crate) mod bypass;
@@ -34,12 +35,14 @@ mod system {
     pub(crate) mod evidence;
     pub(crate) mod express;
     pub(crate) mod flood;
+    pub(crate) mod gateways;
     pub(crate) mod guard;
     pub(crate) mod handover;
     pub(crate) mod host_access;
     pub(crate) mod lifetime;
     pub(crate) mod live;
     pub(crate) mod local;
+    pub(crate) mod macvlan;
     pub(crate) mod masquerade;
     pub(crate) mod migrate;
     pub(crate) mod modes;
@@ -60,9 +63,11 @@ mod system {
 const THEMES: &[&[Case]] = &[
     system::masquerade::CASES,
     system::published::CASES,
+    system::addresses::CASES,
     system::host_access::CASES,
     system::local::CASES,
     system::networks::CASES,
+    system::gateways::CASES,
     system::modes::CASES,
     system::bulk::CASES,
     system::errors::CASES,
@@ -91,6 +96,7 @@ const THEMES: &[&[Case]] = &[
     system::docker::CASES,
     system::engines::CASES,
     system::drivers::CASES,
+    system::macvlan::CASES,
     system::compose::CASES,
     system::crowd::CASES,
     system::churn::CASES,

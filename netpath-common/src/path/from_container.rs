@@ -3,7 +3,7 @@
 use super::{
     Workspace, answer, closed_port,
     direct::{Direct, direct},
-    generation, icmp_error, is_loopback, leave, may_open,
+    gateway, generation, icmp_error, is_loopback, leave, may_open,
     published::{is_translatable, published},
     sender::{Sender, sender},
     too_big, with_flow,
@@ -57,6 +57,10 @@ fn unknown<T: Tables>(
     }
     flow.kind = FlowKind::Masquerade as u8;
     let sender = sender(tables, headers, arrival);
+    let fate = gateway::by_neighbour(packet, tables, headers, arrival, sender);
+    if fate.is_decided() {
+        return fate;
+    }
     let fate = Fate::from(neighbour(packet, tables, headers, flow, arrival, sender));
     if fate.is_decided() {
         return fate;

@@ -18,6 +18,7 @@ pub mod from_host_to_wire;
 pub mod from_loopback;
 pub mod from_socket;
 pub mod from_wire;
+mod gateway;
 mod icmp_error;
 mod published;
 mod sender;
@@ -181,9 +182,30 @@ fn try_known_flow<T: Tables>(
     }
     let is_due = conntrack::track(tables, entry, &flow, headers, arrival);
     if hop.kind == HopKind::Uplink as u8 {
+        if is_due && is_led_past_host(packet, tables, headers, &flow)? {
+            conntrack::end(tables, &headers.key, entry, EndReason::HopGone, arrival.now_ns);
+            return Ok(None);
+        }
         *next_hop = find_next_hop(tables, entry, headers, &hop, is_due).to_ne_bytes();
     }
     carry(packet, headers, &flow, &hop).map(Some)
+}
+
+/// Whether a container has got another way to the world than the host since it opened a flow. What it answers isn't asked:
+/// answers to published ports leave as they must, whatever its default route says.
+///
+/// # Errors
+///
+/// [`DropReason::Truncated`].
+#[inline(always)]
+fn is_led_past_host<T: Tables>(
+    packet: &impl Packet,
+    tables: &T,
+    headers: &Headers,
+    flow: &Flow,
+) -> Result<bool, DropReason> {
+    let is_own = flow.direction() == Direction::Original && flow.kind() != FlowKind::Host;
+    Ok(is_own && gateway::passes_by_host(packet, tables, headers.key.source, flow.ingress_ifindex)?)
 }
 
 /// Whose Ethernet address a packet needs behind its uplink, as it lies in memory; 0: the kernel asks its routes.

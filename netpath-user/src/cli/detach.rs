@@ -18,6 +18,7 @@ use super::{
 use crate::{
     control::{Client, ClientError},
     dataplane::{Detached, detach},
+    macvlan,
 };
 
 /// How long a daemon may take to end.
@@ -52,6 +53,9 @@ pub(super) async fn perform(global: &Global) -> anyhow::Result<Report> {
         .context("a running daemon must end before what it attached is removed")?;
     let Detached { links, maps, connections } = detach(&global.pin_dir)
         .with_context(|| format!("detaching what is pinned under {}", global.pin_dir.display()))?;
+    for interface in macvlan::remove().await.context("removing the host's own macvlan interfaces")? {
+        message(format_args!("removed the interface {interface}"));
+    }
     Ok(Report { pin_dir: global.pin_dir.clone(), daemon_stopped, links, maps, connections })
 }
 

@@ -93,6 +93,7 @@ fn options(global: &Global, args: RunArgs, settings: Settings) -> daemon::Option
         full_cone,
         foreign_sources,
         reach_published_of_others: settings.isolation.reach_published_of_others,
+        reach_macvlan: settings.macvlan.host_access,
         policy: settings.policy,
         drop_closed_ports: settings.edge.drop_closed_ports,
         config: args.config,

@@ -32,11 +32,15 @@ use crate::{
     control::ApplyPolicy,
     dataplane::{self, Collected, Kernel, XdpChoice},
     desired::{
+        self,
         build::{Wishes, Xdp},
         host::HostModel,
+        macvlan::Wanted,
+        model::IfIndex,
         uplinks::UplinkChoice,
     },
     firewall::{self, Ruleset},
+    macvlan,
     report::{DaemonStatus, PolicyApplied},
     settings::{self, DEFAULT_PATH, DropClosedPorts, Settings, SettingsError},
     status::Flows,
@@ -85,6 +89,8 @@ pub struct Options {
     pub foreign_sources: BTreeSet<String>,
     /// Whether containers reach ports that other networks publish.
     pub reach_published_of_others: bool,
+    /// Whether the host is given an interface by which it reaches its macvlan containers.
+    pub reach_macvlan: bool,
     /// Who may open connections to published ports.
     pub policy: settings::policy::Policy,
     /// Whether datagrams to closed ports of the host are dropped early.
@@ -137,6 +143,7 @@ pub async fn run(
     let host_watch = HostWatch::subscribe()?;
     let host = Arc::new(netlink::read()?);
     check_uplinks(&options.uplinks, &host)?;
+    let firewall_watch = watch::firewall::Watcher::subscribe();
     // Before anything is carried: a rule that would lose its effect must be known by then.
     let ruleset = Arc::new(firewall::read::read(&Ruleset::default()).await);
     let mut kernel = Kernel::open(&options.dataplane)?;
@@ -146,8 +153,11 @@ pub async fn run(
     // Dropping the set ends the watchers.
     let mut watchers = JoinSet::new();
     watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
-    watchers.spawn(watch::firewall::watch(Arc::clone(&ruleset), send.clone()));
+    watchers.spawn(firewall_watch.run(Arc::clone(&ruleset), send.clone()));
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
+
+    let (beside, wanted) = channel::channel(None);
+    watchers.spawn(macvlan::keep(wanted));
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
     let mut core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
@@ -164,6 +174,7 @@ pub async fn run(
         collector_error: None,
         fill: Fill::default(),
         config: options.config,
+        beside: Beside { wanted: beside, is_wished: options.reach_macvlan, present: BTreeSet::new() },
     };
     daemon.run(Sources::new(news, policies)?, stop).await;
     Ok(())
@@ -263,6 +274,29 @@ struct Daemon {
     collector_error: Option<String>,
     fill: Fill,
     config: Option<PathBuf>,
+    beside: Beside,
+}
+
+/// What is told to the task that keeps the host's own macvlan interfaces.
+struct Beside {
+    wanted: channel::Sender<Option<Wanted>>,
+    is_wished: bool,
+    /// The interfaces there were when it was last told.
+    present: BTreeSet<IfIndex>,
+}
+
+impl Beside {
+    /// Tells it what has changed, once Docker has said what there is.
+    fn tell(&mut self, core: &Core<Kernel>) {
+        let Some(docker) = &core.docker.model else { return };
+        let wanted = if self.is_wished { desired::macvlan::wanted(docker, &core.host) } else { Wanted::new() };
+        let present = desired::macvlan::present(&core.host);
+        let is_new = self.wanted.borrow().as_ref() != Some(&wanted) || present != self.present;
+        if is_new && !(wanted.is_empty() && present.is_empty() && self.present.is_empty()) {
+            self.present = present;
+            self.wanted.send_replace(Some(wanted));
+        }
+    }
 }
 
 impl Daemon {
@@ -301,6 +335,7 @@ impl Daemon {
 
     fn round(&mut self, sources: &mut Sources) {
         self.core.round();
+        self.beside.tell(&self.core);
         self.after_round(sources);
     }
 

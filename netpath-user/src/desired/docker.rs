@@ -86,6 +86,8 @@ pub struct Network {
     pub gateway_mode: GatewayMode,
     /// Interfaces of the host behind which its containers are reached by their own addresses.
     pub trusted: Vec<String>,
+    /// Of a macvlan network that bridges: the interface that it hangs on; else empty.
+    pub parent: String,
     /// Whether it is left to Docker because of the firewall's rules; set by the daemon, not by Docker.
     pub refused: bool,
 }
@@ -107,6 +109,7 @@ impl Default for Network {
             masquerades: true,
             gateway_mode: GatewayMode::Nat,
             trusted: Vec::new(),
+            parent: String::new(),
             refused: false,
         }
     }

@@ -47,6 +47,12 @@ pub async fn read(before: &Ruleset) -> Ruleset {
     ruleset
 }
 
+/// Whether all rules are of a kind whose changes the kernel tells: none are iptables' of old.
+#[must_use]
+pub fn tells_of_changes() -> bool {
+    !has_legacy_tables(Path::new(LEGACY_TABLES))
+}
+
 impl Ruleset {
     fn keep(&mut self, before: &Self, backend: Backend, error: String) {
         let of_backend = |table: &&Table| table.backend == backend;

@@ -35,6 +35,8 @@ pub struct Settings {
     pub isolation: IsolationSettings,
     /// What of the host's own is decided at its edge.
     pub edge: EdgeSettings,
+    /// Networks of Docker's driver macvlan.
+    pub macvlan: MacvlanSettings,
     /// Networks by Docker's name or id.
     pub networks: BTreeMap<String, NetworkSettings>,
     /// Who may open connections to published ports.
@@ -82,6 +84,20 @@ pub enum DropClosedPorts {
     Auto,
     /// All of them are the kernel's.
     Off,
+}
+
+/// `[macvlan]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MacvlanSettings {
+    /// Whether the host is given an interface of its own by which it reaches its macvlan containers.
+    pub host_access: bool,
+}
+
+impl Default for MacvlanSettings {
+    fn default() -> Self {
+        Self { host_access: true }
+    }
 }
 
 /// `[networks.NAME]`.
@@ -169,6 +185,8 @@ mod tests {
             reach_published_of_others = false
             [edge]
             drop_closed_ports = "off"
+            [macvlan]
+            host_access = false
         "#;
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.timeouts.profile, Profile::Rfc);
@@ -181,6 +199,8 @@ mod tests {
         assert!(!settings.isolation.reach_published_of_others);
         assert_eq!(settings.edge.drop_closed_ports, DropClosedPorts::Off);
         assert_eq!(Settings::default().edge.drop_closed_ports, DropClosedPorts::Auto);
+        assert!(!settings.macvlan.host_access);
+        assert!(Settings::default().macvlan.host_access);
         assert!(Settings::default().isolation.reach_published_of_others);
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
     }
@@ -196,6 +216,7 @@ mod tests {
             ("[networks.web]\nmasquerade = [\"host\"]", "masquerade"),
             ("[networks.web]\nfull_cone = \"yes\"", "full_cone"),
             ("[networks.web]\nallow_foreign_sources = 1", "allow_foreign_sources"),
+            ("[macvlan]\nhost_acces = true", "host_acces"),
             ("[isolation]\nicc = true", "icc"),
             ("[edge]\ndrop_closed_ports = true", "drop_closed_ports"),
             ("[edge]\ndrop_closed_ports = \"on\"", "auto"),

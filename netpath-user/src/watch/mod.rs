@@ -16,6 +16,7 @@ pub mod dockerd;
 pub mod firewall;
 pub mod netlink;
 pub mod netns;
+mod notifications;
 pub mod rtnl;
 pub mod waiting;
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -20,17 +20,14 @@ use rtnetlink::{
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+    sys::protocols::NETLINK_ROUTE,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 use tracing::warn;
 
 use super::{
     News,
+    notifications::Notifications,
     rtnl::{self, Tables},
 };
 use crate::desired::{
@@ -44,11 +41,10 @@ const GROUPS: [u32; 4] = [1, 5, 7, 9];
 const SETTLE: Duration = Duration::from_millis(3);
 /// Between attempts to read tables that couldn't be read.
 const RETRY: Duration = Duration::from_millis(500);
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// A subscription to the host's network.
 pub struct HostWatch {
-    socket: AsyncFd<Socket>,
+    changes: Notifications,
 }
 
 impl HostWatch {
@@ -58,23 +54,14 @@ impl HostWatch {
     ///
     /// When the kernel gives no socket.
     pub fn subscribe() -> anyhow::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE).context("opening an rtnetlink socket")?;
-        socket.bind(&SocketAddr::new(0, 0)).context("binding an rtnetlink socket")?;
-        socket.set_non_blocking(true).context("making an rtnetlink socket non-blocking")?;
-        for group in GROUPS {
-            socket.add_membership(group).with_context(|| format!("joining rtnetlink group {group}"))?;
-        }
-        // SAFETY: `Socket` owns its descriptor, closes it only when dropped and always gives the same one; it is dropped
-        // together with the registration, which takes it by value.
-        let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        let socket = registered.map_err(io::Error::from).context("watching an rtnetlink socket")?;
-        Ok(Self { socket })
+        let changes = Notifications::subscribe(NETLINK_ROUTE, &GROUPS, is_relevant);
+        Ok(Self { changes: changes.context("subscribing to changes of the host's network")? })
     }
 
     /// Sends the host's model each time it differs from the last one, until nobody listens.
     pub async fn run(self, mut last: Arc<HostModel>, news: mpsc::Sender<News>) {
         while !news.is_closed() {
-            if let Err(error) = self.changed().await {
+            if let Err(error) = self.changes.next(SETTLE).await {
                 warn!(%error, "waiting for changes of the host's network failed; its tables are read anyway");
                 sleep(RETRY).await;
             }
@@ -90,43 +77,6 @@ impl HostWatch {
             }
         }
     }
-
-    /// Returns after a burst of relevant notifications.
-    async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            ready.clear_ready();
-            if self.drain()? == Seen::Change {
-                sleep(SETTLE).await;
-                self.drain()?;
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes all that the socket holds.
-    fn drain(&self) -> io::Result<Seen> {
-        let mut seen = Seen::Nothing;
-        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
-        loop {
-            buffer.clear();
-            match self.socket.get_ref().recv(&mut buffer, 0) {
-                Ok(_) if rtnl::messages(&buffer).any(is_relevant) => seen = Seen::Change,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(seen),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // An overrun: something was missed.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => seen = Seen::Change,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-#[derive(PartialEq, Eq)]
-enum Seen {
-    Nothing,
-    Change,
 }
 
 /// Routers of cluster networks change routes all the time; only default routes matter here.

@@ -29,10 +29,18 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("migrating to sole and back to docker never opens what is closed", there_and_back)
         .own_netpath()
         .takeover(),
+    Case::new("migrating to sole and back to takeover loses no connection", to_takeover).own_netpath().takeover(),
+    Case::new("a migration that fails after dockerd's restart restarts it with what it had", undone_after_restart)
+        .own_netpath()
+        .takeover()
+        .minutes(5),
+    Case::new("migrate removes the rules that Docker left in iptables of old, and no others", legacy)
+        .own_netpath()
+        .sole(),
 ];
 
 /// How long dockerd's restart within a migration may be waited for.
-const ASKED_DEADLINE: Duration = Duration::from_secs(60);
+const ASKED_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Time for one knock.
 const KNOCK: Duration = Duration::from_millis(100);
@@ -122,16 +130,129 @@ fn saved(lab: &Lab) -> Result<Vec<String>> {
 }
 
 fn there_and_back(lab: &mut Lab) -> Result<()> {
+    configured(lab, with_configuration)
+}
+
+fn to_takeover(lab: &mut Lab) -> Result<()> {
+    configured(lab, back_to_takeover)
+}
+
+fn undone_after_restart(lab: &mut Lab) -> Result<()> {
+    configured(lab, fail_after_restart)
+}
+
+/// Runs a test with a dockerd that has a configuration file and keeps containers while it is away.
+fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
     fs::write(lab.daemon_json(), "{}")?;
     let result = lab
         .restart_dockerd(Restart::KeepsContainers, |_| Ok(()))
         .context("give dockerd a configuration file and --live-restore")
-        .and_then(|()| with_configuration(lab));
+        .and_then(|()| test(lab));
     lab.remove_netpath()?;
     lab.remove_containers()?;
     fs::remove_file(lab.daemon_json())?;
     lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
     result
+}
+
+fn back_to_takeover(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    let container = lab.start(lab.docker().serving(&["tcp:80", "tcp:81"]).publish("8080:80"))?;
+    let mut open = connect(lab, SocketAddrV4::new(HOST, 8080))?;
+    let knocker = Knocker::start(lab, container.address()?)?;
+    migrate(lab, "sole")?;
+    open.echo("sole")?;
+    let mut since_sole = connect(lab, SocketAddrV4::new(HOST, 8080))?;
+    knocker.expect_knocks()?;
+    migrate(lab, "takeover")?;
+    let status = lab.netpath()?.status()?;
+    ensure!(status.mode == "takeover" && status.in_sync, "after migrating to takeover: {status:?}");
+    let rules = lab.host().run(&["iptables-save"])?;
+    ensure!(rules.contains("--dport 8080 -j DNAT") && rules.contains(":FORWARD DROP"), "Docker's rules: {rules}");
+    let configuration = fs::read_to_string(lab.daemon_json())?;
+    ensure!(!configuration.contains("iptables"), "{configuration}");
+    open.echo("takeover").context("a connection from the beginning")?;
+    since_sole.echo("takeover").context("a connection from sole mode")?;
+    connect(lab, SocketAddrV4::new(HOST, 8080))?.echo("new in takeover mode")?;
+    knocker.expect_knocks()?;
+    knocker.finish()?;
+    expect_knocks_can_open(lab, container.address()?)
+}
+
+/// netpath's daemon ends while dockerd restarts, and so never follows to sole mode.
+fn fail_after_restart(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    let mut open = connect(lab, SocketAddrV4::new(HOST, 8080))?;
+    let rules = saved(lab)?;
+    let mut asking = Asking::start(lab, "sole")?;
+    asking.expect(1)?;
+    lab.netpath()?.kill()?;
+    lab.restart_dockerd(Restart::KeepsContainers, |_| Ok(()))?;
+    asking.answer(1)?;
+    asking.expect(2).context("the way back")?;
+    lab.restart_dockerd(Restart::KeepsContainers, |_| Ok(()))?;
+    asking.answer(2)?;
+    let output = asking.finish()?;
+    ensure!(output.code == 1, "it ended with {}: {}{}", output.code, output.stdout, output.stderr);
+    ensure!(output.stdout.contains("undoing step 2"), "{output:?}");
+    ensure!(fs::read_to_string(lab.daemon_json())? == "{}", "the configuration isn't as it was");
+    // dockerd has made them anew, in another order.
+    let sorted = |mut rules: Vec<String>| {
+        rules.sort();
+        rules
+    };
+    let (rules, now) = (sorted(rules), sorted(saved(lab)?));
+    ensure!(now == rules, "the rules were {rules:#?}, now they are {now:#?}");
+    open.echo("without a daemon")?;
+    connect(lab, SocketAddrV4::new(HOST, 8080))?.echo("new without a daemon")?;
+    lab.netpath()?.start_again()?;
+    lab.netpath()?.wait_in_step()?;
+    ensure!(lab.netpath()?.status()?.mode == "takeover", "it isn't in takeover mode again");
+    connect(lab, SocketAddrV4::new(HOST, 8080))?.echo("new in takeover mode").map(drop)
+}
+
+/// What an old dockerd leaves in iptables of old, between what is somebody's own.
+const LEFT: &str = "*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A POSTROUTING -s 10.9.0.0/24 -j MASQUERADE
+-A DOCKER -i docker0 -j RETURN
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+:own - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i virbr0 -j ACCEPT
+-A DOCKER-USER -j RETURN
+-A own -j DROP
+COMMIT
+";
+
+fn legacy(lab: &mut Lab) -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let file = directory.path().join("rules");
+    fs::write(&file, LEFT)?;
+    lab.host().run(&["iptables-legacy-restore", &file.to_string_lossy()])?;
+    lab.start_netpath(Options::default())?;
+    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    let before = reported(lab, 6)?;
+    ensure!(subjects(&before).contains(&("stale_chains".to_owned(), "blocks".to_owned())), "{before}");
+    lab.netpath()?.expect_code(&["migrate", "--to", "sole", "--force"], 0)?;
+    let left = lab.host().run(&["iptables-legacy-save"])?;
+    ensure!(!left.contains("DOCKER") && !left.contains("docker0"), "Docker's rules are left: {left}");
+    for own in [":FORWARD DROP", "-s 10.9.0.0/24", "-i virbr0", "-A own -j DROP"] {
+        ensure!(left.contains(own), "{own} has gone: {left}");
+    }
+    connect(lab, SocketAddrV4::new(HOST, 8080))?.echo("as before").map(drop)
 }
 
 fn with_configuration(lab: &mut Lab) -> Result<()> {
@@ -178,28 +299,58 @@ fn expect_knocks_can_open(lab: &Lab, container: Ipv4Addr) -> Result<()> {
 
 /// Migrates, with the lab's dockerd restarted when the migration asks for it.
 fn migrate(lab: &mut Lab, target: &str) -> Result<()> {
-    let directory = tempfile::tempdir().context("make a directory")?;
-    let (asked, done) = (directory.path().join("asked"), directory.path().join("done"));
-    let script = format!("touch {}; while ! test -e {}; do sleep 0.1; done", asked.display(), done.display());
-    let path = lab.daemon_json().to_string_lossy().into_owned();
-    let words = ["migrate", "--to", target, "--daemon-json", &path, "--restart-command", &script];
-    let mut command = lab.netpath()?.command(&words);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let migrating = thread::spawn(move || shell::output_within(&mut command, Duration::from_secs(180)));
-    let restarted = restart_when_asked(lab, &asked, &done, &migrating);
-    let Ok(output) = migrating.join() else { bail!("the thread of the migration panicked") };
-    let output = output?;
+    let mut asking = Asking::start(lab, target)?;
+    let restarted = asking.expect(1).and_then(|()| lab.restart_dockerd(Restart::KeepsContainers, |_| Ok(())));
+    asking.answer(1)?;
+    let output = asking.finish()?;
     ensure!(output.code == 0, "migrate --to {target} ended with {}: {}{}", output.code, output.stdout, output.stderr);
     restarted
 }
 
-fn restart_when_asked<T>(lab: &mut Lab, asked: &Path, done: &PathBuf, migrating: &JoinHandle<T>) -> Result<()> {
-    wait::until_true("the migration to restart dockerd", ASKED_DEADLINE, || {
-        Ok(asked.exists() || migrating.is_finished())
-    })?;
-    let restarted = lab.restart_dockerd(Restart::KeepsContainers, |_| Ok(()));
-    fs::write(done, "")?;
-    restarted
+/// A migration that asks the test to restart dockerd: its command adds a line to a file, and waits for as many in another.
+struct Asking {
+    asked: PathBuf,
+    answered: PathBuf,
+    migrating: Option<JoinHandle<Result<shell::Output>>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Asking {
+    fn start(lab: &mut Lab, target: &str) -> Result<Self> {
+        let directory = tempfile::tempdir().context("make a directory")?;
+        let (asked, answered) = (directory.path().join("asked"), directory.path().join("answered"));
+        for file in [&asked, &answered] {
+            fs::write(file, "")?;
+        }
+        let lines = |file: &Path| format!("$(wc -l < {})", file.display());
+        let wait = format!("while [ {} -lt {} ]; do sleep 0.1; done", lines(&answered), lines(&asked));
+        let script = format!("echo >> {}; {wait}", asked.display());
+        let path = lab.daemon_json().to_string_lossy().into_owned();
+        let words = ["migrate", "--to", target, "--daemon-json", &path, "--restart-command", &script];
+        let mut command = lab.netpath()?.command(&words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let migrating = thread::spawn(move || shell::output_within(&mut command, Duration::from_secs(240)));
+        Ok(Self { asked, answered, migrating: Some(migrating), _directory: directory })
+    }
+
+    /// Waits until a restart has been asked for so many times.
+    fn expect(&self, times: usize) -> Result<()> {
+        wait::until_true("the migration to restart dockerd", ASKED_DEADLINE, || {
+            let ended = self.migrating.as_ref().is_none_or(JoinHandle::is_finished);
+            Ok(ended || fs::read_to_string(&self.asked)?.lines().count() >= times)
+        })
+    }
+
+    fn answer(&mut self, times: usize) -> Result<()> {
+        fs::write(&self.answered, "\n".repeat(times)).context("tell the migration that dockerd is back")
+    }
+
+    fn finish(mut self) -> Result<shell::Output> {
+        let Some(Ok(output)) = self.migrating.take().map(JoinHandle::join) else {
+            bail!("the thread of the migration panicked")
+        };
+        output
+    }
 }
 
 /// Somebody on the wire who tries a container's unpublished port by its own address, again and again, and its published

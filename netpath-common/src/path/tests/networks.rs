@@ -330,6 +330,10 @@ fn a_container_may_send_with_its_address_on_another_network() {
         let mut answer = build(reversed(read(&frame)), Kind::Udp, b"");
         let fate = inbound(&mut model, 1, &mut answer);
         assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: OTHER_IFINDEX }));
+        // The bridge that it goes by has another Ethernet address than that of the network with the address.
+        model.listened_to = true;
+        let fate = outbound(&mut model, WEB_IFINDEX, 3, &mut addressed(99, sent, Kind::Udp));
+        assert_eq!((fate.path(), model.events.len()), (Some(PathCount::MasqueradeOut), 0), "the flow goes on");
         assert_dropped(sends(&mut model, CLIENT_IFINDEX, sent), DropReason::ForeignSource);
     }
 }
@@ -388,4 +392,56 @@ fn alone_what_the_kernel_forwards_gets_into_no_container() {
         let expected = if passes { None } else { Some(DropReason::DirectToContainer) };
         assert_eq!(fate.drop_reason(), expected, "{mode:?} {came_by}");
     }
+}
+
+/// A frame of the client's that its neighbour is to route.
+fn by_neighbour(destination: Address) -> Vec<u8> {
+    addressed(WEB_IFINDEX, from_to(CLIENT, destination, 53), Kind::Udp)
+}
+
+#[test]
+fn what_a_neighbour_is_to_route_is_the_bridges_whoever_it_is_for() {
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let mut model = host(mode, 0);
+        for destination in [FAR, Model::HOST, OTHER, OTHER_GATEWAY] {
+            let mut frame = by_neighbour(destination);
+            let before = frame.clone();
+            assert_kernel(outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame));
+            assert_eq!(frame, before, "{destination:?}");
+        }
+        assert!(model.flows.is_empty());
+        // As before: what is for the host to route, and for the neighbour itself.
+        assert_eq!(sends(&mut model, CLIENT_IFINDEX, from_to(CLIENT, FAR, 53)).path(), Some(PathCount::MasqueradeOut));
+        assert_eq!(outbound(&mut model, CLIENT_IFINDEX, 1, &mut by_neighbour(WEB)).path(), Some(PathCount::Local));
+    }
+}
+
+#[test]
+fn without_icc_no_neighbour_routes_and_an_internal_network_stays_closed() {
+    let rows = [
+        (Mode::Sole, Terms::ICC_OFF, Some(DropReason::IccOff)),
+        (Mode::Takeover, Terms::ICC_OFF, None),
+        (Mode::Takeover, Terms::ICC_OFF | Terms::ICC_UNGUARDED, Some(DropReason::IccOff)),
+        (Mode::Sole, Terms::INTERNAL, Some(DropReason::InternalNetwork)),
+        (Mode::Takeover, Terms::INTERNAL, None),
+    ];
+    for (mode, terms, expected) in rows {
+        let fate = outbound(&mut host(mode, terms), CLIENT_IFINDEX, 1, &mut by_neighbour(FAR));
+        assert_eq!(fate.drop_reason(), expected, "{mode:?}, {terms}");
+        assert!(expected.is_some() || fate.path() == Some(PathCount::ToKernel), "{mode:?}, {terms}");
+    }
+}
+
+#[test]
+fn a_flow_follows_its_containers_route_to_a_neighbour_within_a_second_but_answers_stay() {
+    let mut model = host(Mode::Sole, 0);
+    assert_eq!(sends(&mut model, CLIENT_IFINDEX, from_to(CLIENT, FAR, 53)).path(), Some(PathCount::MasqueradeOut));
+    assert_kernel(outbound(&mut model, CLIENT_IFINDEX, 3, &mut by_neighbour(FAR)));
+    assert!(model.flows.is_empty(), "it has ended");
+
+    let opening = Summary { source: FAR, destination: Model::HOST, source_port: 5000, destination_port: 8080 };
+    assert_eq!(arrives(&mut model, opening, Kind::Udp).path(), Some(PathCount::PublishedIn));
+    let answer = Summary { source: WEB, destination: FAR, source_port: 80, destination_port: 5000 };
+    let mut frame = addressed(CLIENT_IFINDEX, answer, Kind::Udp);
+    assert_eq!(outbound(&mut model, WEB_IFINDEX, 3, &mut frame).path(), Some(PathCount::PublishedOut));
 }

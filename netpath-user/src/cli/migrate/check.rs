@@ -201,6 +201,11 @@ fn host(findings: &mut Vec<Item>, facts: &Facts) {
                       reboot; set it yourself if you want it";
         add("forward_policy", Level::Changes, "the policy of FORWARD is DROP", advice);
     }
+    if facts.ip_forward && !facts.forward_drops {
+        let advice = "the host forwards for anybody, from any interface to any other: netpath guards what is to and from \
+                      containers only, and in sole mode dockerd doesn't set it to DROP; set it yourself if you want it";
+        add("forward_policy", Level::Changes, "the policy of FORWARD is ACCEPT", advice);
+    }
     if !facts.ip_forward {
         let advice = "what netpath leaves to the kernel isn't forwarded; dockerd sets it when it starts";
         add("ip_forward", Level::Blocks, "net.ipv4.ip_forward is 0", advice);
@@ -246,17 +251,34 @@ mod tests {
 
     fn quiet() -> Facts {
         let docker = Survey { live_restore: true, mode: Some(Mode::Takeover), ..Survey::default() };
-        Facts { docker, ip_forward: true, ..Facts::default() }
+        Facts { docker, ip_forward: true, forward_drops: true, ..Facts::default() }
     }
 
     fn subjects(facts: &Facts) -> Vec<(&'static str, Level)> {
-        report(facts).findings.iter().map(|item| (item.subject, item.level)).collect()
+        report(facts).findings.iter().map(|item| (item.subject, item.level)).filter(|item| *item != FORWARD).collect()
+    }
+
+    /// What is said of every host: that FORWARD's policy is what it is.
+    const FORWARD: (&str, Level) = ("forward_policy", Level::Changes);
+
+    fn forward(facts: &Facts) -> Vec<String> {
+        let report = report(facts);
+        let found = report.findings.iter().filter(|item| (item.subject, item.level) == FORWARD);
+        found.map(|item| item.finding.clone()).collect()
+    }
+
+    #[test]
+    fn it_is_said_for_whom_the_host_forwards() {
+        assert_eq!(forward(&quiet()), ["the policy of FORWARD is DROP"]);
+        assert_eq!(forward(&Facts { forward_drops: false, ..quiet() }), ["the policy of FORWARD is ACCEPT"]);
+        let closed = Facts { forward_drops: false, ip_forward: false, ..quiet() };
+        assert!(forward(&closed).is_empty());
     }
 
     #[test]
     fn a_plain_host_has_nothing_in_the_way() {
         let report = report(&quiet());
-        assert!(report.ready && report.findings.is_empty(), "{report:?}");
+        assert!(report.ready && subjects(&quiet()).is_empty(), "{report:?}");
     }
 
     #[test]
@@ -313,7 +335,6 @@ mod tests {
             ("network_option", Level::Changes),
             ("internal", Level::Changes),
             ("driver", Level::Changes),
-            ("forward_policy", Level::Changes),
             ("br_netfilter", Level::Changes),
             ("firewalld", Level::Changes),
             ("ufw", Level::Changes),

@@ -25,6 +25,8 @@ mod option {
     pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
     pub(super) const ICC: &str = "com.docker.network.bridge.enable_icc";
     pub(super) const GATEWAY_MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    pub(super) const PARENT: &str = "parent";
+    pub(super) const MACVLAN_MODE: &str = "macvlan_mode";
     pub(super) const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
 }
 
@@ -61,6 +63,7 @@ pub(super) fn network(api: &ApiNetwork) -> Option<(Id, Network)> {
         masquerades: is_on(&options, option::MASQUERADE),
         gateway_mode: gateway_mode(&options),
         trusted: trusted(&options),
+        parent: parent(api.driver.as_deref(), &options),
         refused: false,
     };
     Some((id, network))
@@ -97,6 +100,13 @@ fn gateway_mode(options: &HashMap<String, String>) -> GatewayMode {
 fn trusted(options: &HashMap<String, String>) -> Vec<String> {
     let names = options.get(option::TRUSTED).map(String::as_str).unwrap_or_default();
     names.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// The interface that a macvlan network hangs on, if it bridges, which it does unless it is told otherwise.
+fn parent(driver: Option<&str>, options: &HashMap<String, String>) -> String {
+    let bridges = matches!(options.get(option::MACVLAN_MODE).map(String::as_str), None | Some("" | "bridge"));
+    let parent = options.get(option::PARENT).filter(|_| driver == Some("macvlan") && bridges);
+    parent.cloned().unwrap_or_default()
 }
 
 fn subnet(text: &str) -> Option<(Ipv4Addr, u8)> {

@@ -6,9 +6,10 @@
 
 use std::{convert::Infallible, env, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::{
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -111,6 +112,7 @@ impl Watcher {
         let mut again = LOOK_AGAIN.0;
         let mut look_again = Instant::now() + again;
         let mut compare = Instant::now() + COMPARE;
+        let mut lists = JoinSet::new();
         loop {
             let before = self.knowledge.clone();
             tokio::select! {
@@ -128,8 +130,11 @@ impl Watcher {
                     again = (again * 2).min(LOOK_AGAIN.1);
                     look_again = Instant::now() + again;
                 }
-                () = sleep_until(compare) => {
-                    let mentions = session.compare(&self.knowledge.model).await?;
+                () = sleep_until(compare), if lists.is_empty() => {
+                    lists.spawn(session.short_lists());
+                }
+                Some(listed) = lists.join_next() => {
+                    let mentions = listed.context("the task that asks for short lists")??.compare(&self.knowledge.model);
                     self.look(session, mentions).await?;
                     compare = Instant::now() + COMPARE;
                 }

@@ -1,7 +1,7 @@
 //! One connection to Docker, from the first list until it breaks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,7 +21,7 @@ use super::{
     mentions::{Collector, Mentions},
 };
 use crate::{
-    desired::docker::{DockerModel, Engine, Id},
+    desired::docker::{DockerModel, Engine, Id, Network},
     watch::dockerd,
 };
 
@@ -91,7 +91,7 @@ impl Session {
             allows_direct_routing: found.allows_direct_routing,
         };
         knowledge.model.networks = networks.iter().filter_map(convert::network).collect();
-        let listed = self.summaries().await?;
+        let listed = summaries(&self.docker).await?;
         self.inspections.ask(listed.into_keys().chain(knowledge.model.containers.keys().cloned()));
         while !self.inspections.is_empty() {
             let answers = self.inspections.next().await;
@@ -102,18 +102,17 @@ impl Session {
 
     /// Lists the networks again.
     pub(super) async fn list_networks(&self, knowledge: &mut Knowledge) -> anyhow::Result<()> {
-        let networks =
-            self.docker.list_networks(None::<ListNetworksOptions>).await.context("listing Docker's networks")?;
-        knowledge.model.networks = networks.iter().filter_map(convert::network).collect();
+        knowledge.model.networks = networks(&self.docker).await?;
         Ok(())
     }
 
-    /// Compares Docker's short list with the model; gives what differs.
-    pub(super) async fn compare(&self, model: &DockerModel) -> anyhow::Result<Mentions> {
-        let listed = self.summaries().await?;
-        let differs = |id: &&Id| listed.get(*id) != model.containers.get(*id).map(convert::fingerprint).as_ref();
-        let containers = listed.keys().chain(model.containers.keys()).filter(differs).cloned().collect();
-        Ok(Mentions { containers, networks: true, ended: None })
+    /// Asks for Docker's short lists, apart from this session: what happens meanwhile isn't held up by them.
+    pub(super) fn short_lists(&self) -> impl Future<Output = anyhow::Result<ShortLists>> + Send + 'static {
+        let docker = self.docker.clone();
+        async move {
+            let networks = networks(&docker).await?;
+            Ok(ShortLists { networks, containers: summaries(&docker).await? })
+        }
     }
 
     /// Learns answers about containers, and finds those containers' veths.
@@ -124,12 +123,33 @@ impl Session {
         }
         knowledge.learn_sightings(sightings).await
     }
+}
 
-    async fn summaries(&self) -> anyhow::Result<HashMap<Id, Fingerprint>> {
-        let running = None::<ListContainersOptions>;
-        let containers = self.docker.list_containers(running).await.context("listing Docker's containers")?;
-        Ok(containers.iter().filter_map(convert::summary).collect())
+/// What Docker says of everything in short.
+pub(super) struct ShortLists {
+    networks: BTreeMap<Id, Network>,
+    containers: HashMap<Id, Fingerprint>,
+}
+
+impl ShortLists {
+    /// What differs from the model. They may be older than it; so that is asked for again, not believed.
+    pub(super) fn compare(&self, model: &DockerModel) -> Mentions {
+        let Self { networks, containers: listed } = self;
+        let differs = |id: &&Id| listed.get(*id) != model.containers.get(*id).map(convert::fingerprint).as_ref();
+        let containers = listed.keys().chain(model.containers.keys()).filter(differs).cloned().collect();
+        Mentions { containers, networks: *networks != model.networks, ended: None }
     }
+}
+
+async fn networks(docker: &Docker) -> anyhow::Result<BTreeMap<Id, Network>> {
+    let networks = docker.list_networks(None::<ListNetworksOptions>).await.context("listing Docker's networks")?;
+    Ok(networks.iter().filter_map(convert::network).collect())
+}
+
+async fn summaries(docker: &Docker) -> anyhow::Result<HashMap<Id, Fingerprint>> {
+    let running = None::<ListContainersOptions>;
+    let containers = docker.list_containers(running).await.context("listing Docker's containers")?;
+    Ok(containers.iter().filter_map(convert::summary).collect())
 }
 
 fn filters() -> HashMap<String, Vec<String>> {
@@ -140,4 +160,36 @@ fn filters() -> HashMap<String, Vec<String>> {
 fn overlap_start() -> String {
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(OVERLAP);
     format!("{}.{:09}", start.as_secs(), start.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::docker::Container;
+
+    fn lists(containers: &[(&str, &str)], networks: &[&str]) -> ShortLists {
+        let fingerprint = |(id, name): &(&str, &str)| ((*id).to_owned(), ((*name).to_owned(), Vec::new()));
+        ShortLists {
+            networks: networks.iter().map(|id| ((*id).to_owned(), Network::default())).collect(),
+            containers: containers.iter().map(fingerprint).collect(),
+        }
+    }
+
+    #[test]
+    fn short_lists_only_name_what_is_to_be_asked_for_again() {
+        let named = |name: &str| Container { name: name.to_owned(), ..Container::default() };
+        let model = DockerModel {
+            containers: [("a", "one"), ("b", "two"), ("c", "three")]
+                .map(|(id, name)| (id.to_owned(), named(name)))
+                .into(),
+            networks: [("n".to_owned(), Network::default())].into(),
+            ..DockerModel::default()
+        };
+        let same = lists(&[("a", "one"), ("b", "two"), ("c", "three")], &["n"]);
+        assert_eq!(same.compare(&model), Mentions::default());
+        let other = lists(&[("a", "one"), ("b", "renamed"), ("d", "new")], &[]);
+        let mentions = other.compare(&model);
+        assert_eq!(mentions.containers, ["b", "c", "d"].map(str::to_owned).into());
+        assert!(mentions.networks);
+    }
 }
