@@ -164,11 +164,8 @@ pub fn packet(protocol: Protocol, tuple: &Tuple) -> Vec<u8> {
 /// An ICMP error that quotes an IPv4 packet.
 #[must_use]
 pub fn error(kind: u8, code: u8, source: Place, destination: Place, quoted: &[u8]) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], BRIDGE).ipv4(
-        source.address(),
-        destination.address(),
-        64,
-    );
+    let builder =
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], BRIDGE).ipv4(source.address(), destination.address(), 64);
     let mut frame = Vec::new();
     let written = builder.icmpv4_raw(kind, code, [0, 0, 0x05, 0x00]).write(&mut frame, quoted);
     written.expect("a vector takes every byte");
