@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use netpath_common::abi::Mode;
@@ -20,6 +21,12 @@ use crate::{
     subnet::Subnet,
 };
 
+/// How long a rule that was found while netpath runs must have stood before networks are left to Docker because of it. Docker
+/// writes and removes rules around the moment in which it tells of a network or a container; such a rule is nobody else's.
+const CONFIRM: Duration = Duration::from_secs(3);
+/// Between looks at rules that are still to be confirmed.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What is done about rules that netpath would pass by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum UserRules {
@@ -36,7 +43,14 @@ pub(super) struct Bypass {
     user_rules: UserRules,
     ruleset: Option<Arc<Ruleset>>,
     scene: Scene,
+    /// What has stood for long enough.
     findings: Vec<Finding>,
+    /// Everything.
+    found: Vec<Finding>,
+    /// Since when rules are found, by their text. Those of the first look count from the beginning.
+    since: BTreeMap<String, Option<Instant>>,
+    confirm: Duration,
+    is_judged: bool,
     refused: BTreeSet<Id>,
     stale: bool,
     told: BTreeSet<String>,
@@ -44,7 +58,7 @@ pub(super) struct Bypass {
 
 impl Bypass {
     pub(super) fn new(user_rules: UserRules, ruleset: Option<Arc<Ruleset>>) -> Self {
-        Self { user_rules, ruleset, stale: true, ..Self::default() }
+        Self { user_rules, ruleset, stale: true, confirm: CONFIRM, ..Self::default() }
     }
 
     /// Takes in the rules as they are now.
@@ -62,15 +76,37 @@ impl Bypass {
     pub(super) fn judge(&mut self, mode: Mode, scene: Scene) {
         let Some(ruleset) = &self.ruleset else { return };
         if self.stale || scene != self.scene {
-            self.findings = bypassed(ruleset, &scene);
+            self.found = bypassed(ruleset, &scene);
             self.scene = scene;
             self.stale = false;
         }
+        self.confirm();
         // In sole mode there are no rules of Docker's that could take over.
         let refuses = mode == Mode::Takeover && self.user_rules == UserRules::Refuse;
         let harmful = self.findings.iter().filter(|finding| finding.effect.is_harmful() && refuses);
         self.refused = harmful.flat_map(|finding| finding.networks.iter().cloned()).collect();
         self.tell(refuses);
+    }
+
+    /// Leaves out what hasn't stood for long enough.
+    fn confirm(&mut self) {
+        let now = self.is_judged.then(Instant::now);
+        self.is_judged = true;
+        let commands: BTreeSet<String> = self.found.iter().map(Finding::command).collect();
+        self.since.retain(|command, _| commands.contains(command));
+        for command in commands {
+            self.since.entry(command).or_insert(now);
+        }
+        let stands = |finding: &&Finding| {
+            let since = self.since.get(&finding.command()).copied().flatten();
+            since.is_none_or(|since| since.elapsed() >= self.confirm)
+        };
+        self.findings = self.found.iter().filter(stands).cloned().collect();
+    }
+
+    /// When to judge again although nothing has changed; none: not before something has.
+    pub(super) fn judge_after(&self) -> Option<Duration> {
+        (self.findings.len() < self.found.len()).then_some(LOOK_AGAIN)
     }
 
     /// Docker's list with the refused networks marked.

@@ -4,7 +4,7 @@
 //! no raw socket, no network that netpath leaves to Docker. It is a lease, renewed every two seconds: a daemon that is gone
 //! sees no new rule, so then all is the kernel's again. What the kernel translates already when it begins is handed over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpath_common::abi::Rate;
 use tracing::{info, warn};
@@ -42,6 +42,7 @@ pub(super) struct ClosedPorts {
     waiting: Option<Waiting>,
     because: Vec<String>,
     dropped: bool,
+    renewed: Option<Instant>,
     told: Option<bool>,
 }
 
@@ -78,6 +79,11 @@ impl ClosedPorts {
 impl<E: Engine> Core<E> {
     /// Begins, prolongs or ends the dropping of datagrams to closed ports, by what is known now.
     pub(super) fn renew_closed_ports(&mut self) {
+        // While a container comes or goes the lease that there is goes on: it ends by itself if that takes long.
+        let is_fresh = self.closed_ports.renewed.is_some_and(|renewed| renewed.elapsed() < LEASE / 2);
+        if self.closed_ports.dropped && is_fresh && !self.is_in_sync() {
+            return;
+        }
         let ClosedPorts { choice, waiting, dropped, .. } = &self.closed_ports;
         let (was_dropped, limits) = (*dropped, waiting.as_ref().map(|waiting| waiting.limits).unwrap_or_default());
         let mut because = match (choice, &self.docker.model, self.bypass.ruleset(), waiting) {
@@ -103,6 +109,7 @@ impl<E: Engine> Core<E> {
             because.push(format!("{error:#}"));
         }
         self.closed_ports.dropped = because.is_empty();
+        self.closed_ports.renewed = because.is_empty().then(Instant::now);
         self.closed_ports.because = because;
         self.closed_ports.tell();
     }

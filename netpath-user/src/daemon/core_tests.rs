@@ -443,6 +443,20 @@ fn a_network_with_rules_of_its_own_is_left_to_docker_until_they_are_gone() {
     assert!(core.engine.actual().endpoints.is_empty());
 }
 
+#[test]
+fn a_rule_that_comes_and_goes_at_once_takes_no_network_away() {
+    let mut core = core(Scripted::default());
+    core.bypass = Bypass::new(bypass::UserRules::Refuse, Some(Arc::default()));
+    connect(&mut core, Mode::Takeover);
+    core.learn(ruled_out());
+    core.round();
+    assert!(core.engine.actual().endpoints.contains_key(&WEB) && core.bypass.judge_after().is_some());
+    assert!(status::report(&core).firewall.rules.is_empty());
+    core.learn(News::Firewall(Arc::default()));
+    core.round();
+    assert_eq!(core.bypass.judge_after(), None);
+}
+
 /// A rule that leads datagrams to the host elsewhere.
 fn led_elsewhere() -> News {
     let rule = Rule { text: "-A PREROUTING -j DNAT".to_owned(), action: Action::Change, ..Rule::default() };

@@ -340,7 +340,8 @@ impl Daemon {
     }
 
     fn after_round(&mut self, sources: &mut Sources) {
-        let wait = if self.core.has_more { Some(Duration::ZERO) } else { self.core.failures.retry_after() };
+        let waits = [self.core.failures.retry_after(), self.core.bypass.judge_after()];
+        let wait = if self.core.has_more { Some(Duration::ZERO) } else { waits.into_iter().flatten().min() };
         sources.retry_at = wait.map(|wait| Instant::now() + wait);
         self.renew_closed_ports();
         self.reports.send_replace(status::report(&self.core));
