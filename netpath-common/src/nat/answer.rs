@@ -1,7 +1,7 @@
 //! The ICMP errors that netpath itself answers with (RFC 792). Without them the sender would wait for its own time-outs.
 
 use crate::{
-    abi::Address,
+    abi::{Address, Rate},
     drop::DropReason,
     packet::Packet,
     parse::{Fragment, Headers, Transport},
@@ -33,21 +33,14 @@ impl Told {
     pub const TIME_EXCEEDED: Self = Self { kind: icmp::TIME_EXCEEDED, code: 0 };
 }
 
-/// How far answers lie apart when there are many: a thousand in a second for each budget.
-const INTERVAL_NS: u64 = 1_000_000;
-/// How many may come at once: a traceroute sends its probes all together. As many as `net.ipv4.icmp_msgs_burst`.
-const BURST: u64 = 50;
+/// A thousand in a second for each budget, and as many at once as `net.ipv4.icmp_msgs_burst`: a traceroute sends its probes all
+/// together.
+const RATE: Rate = Rate::per_second(1000, 50);
 
-/// Whether a budget has room for one more answer, which it then has given: a bucket of [`BURST`] tokens, kept as the time at
-/// which it will be full again.
+/// Whether a budget has room for one more answer, which it then has given.
 #[inline(always)]
 pub const fn spend(full_at_ns: &mut u64, now_ns: u64) -> bool {
-    let from = if *full_at_ns > now_ns { *full_at_ns } else { now_ns };
-    if from - now_ns > (BURST - 1) * INTERVAL_NS {
-        return false;
-    }
-    *full_at_ns = from + INTERVAL_NS;
-    true
+    RATE.spend(full_at_ns, now_ns)
 }
 
 /// Whether there may be an error about a packet at all (RFC 1122, section 3.2.2): not about an error, not about what was

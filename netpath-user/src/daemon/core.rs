@@ -182,7 +182,12 @@ impl<E: Engine> Core<E> {
         }
         let mut failed = Vec::new();
         let changes = diff(self.engine.actual(), &self.wanted.state);
-        let (strangers, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| self.is_strangers(change));
+        let known: BTreeSet<IfIndex> = self.wanted.state.endpoints.values().map(|endpoint| endpoint.ifindex).collect();
+        let is_strangers = |change: &Change| match change {
+            Change::Attach(Attachment { ifindex, hook: Hook::Container }) => !known.contains(ifindex),
+            _ => false,
+        };
+        let (strangers, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_strangers);
         for change in changes.into_iter().chain(self.slice_of(strangers)) {
             self.apply(change, &mut failed);
             if failed.iter().any(|(object, _)| object == describe::POLICY) {
@@ -198,12 +203,6 @@ impl<E: Engine> Core<E> {
         self.failures.replace(failed);
     }
 
-    /// Whether it attaches a program to a port of which nothing is known yet.
-    fn is_strangers(&self, change: &Change) -> bool {
-        let Change::Attach(Attachment { ifindex, hook: Hook::Container }) = change else { return false };
-        !self.wanted.state.endpoints.values().any(|endpoint| endpoint.ifindex == *ifindex)
-    }
-
     /// As many of them as a round has time for.
     fn slice_of(&mut self, mut changes: Vec<Change>) -> Vec<Change> {
         self.has_more = changes.len() > STRANGERS_MAX;
@@ -215,10 +214,13 @@ impl<E: Engine> Core<E> {
     /// a hundred links in a second when many are new at once (`MAX_DO_DEV_NUM`, net/core/link_watch.c); until then the bridge
     /// carries nothing to or from the port, not even ARP.
     fn wake_links(&mut self) {
+        if self.waking.is_empty() {
+            return;
+        }
         let engine = &self.engine;
-        let endpoints = &engine.actual().endpoints;
+        let veths: BTreeSet<IfIndex> = engine.actual().endpoints.values().map(|endpoint| endpoint.ifindex).collect();
         self.waking.retain(|(veth, bridge)| {
-            let is_there = endpoints.values().any(|endpoint| endpoint.ifindex == *veth);
+            let is_there = veths.contains(veth);
             let is_awake = is_there && engine.has_carrier(*veth) && engine.has_carrier(*bridge);
             is_there && !is_awake
         });
