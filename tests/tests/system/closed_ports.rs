@@ -8,7 +8,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpath_common::abi::Mode;
 use netpath_tests::case::Case;
 use netpath_tests::client::UdpClient;
 use netpath_tests::flood::{Flood, Kind};
@@ -25,11 +24,14 @@ pub(crate) const CASES: &[Case] = &[
     )
     .own_netpath(),
     Case::new("closed ports: the same at tc", |lab| flooded(lab, "off")).own_netpath(),
-    Case::new(
-        "closed ports: a stream that an operator's rule leads elsewhere isn't touched, nor when the rule is gone",
-        led_elsewhere,
-    )
+    Case::new("closed ports: a stream that an operator's rule leads elsewhere isn't touched", |lab| {
+        led_elsewhere(lab).map(drop)
+    })
     .own_netpath(),
+    // In sole mode no rule that translates is left then, and the kernel doesn't go on with what it has begun either.
+    Case::new("closed ports: nor is it when the rule is gone and nf_conntrack goes on", rule_gone)
+        .own_netpath()
+        .takeover(),
     Case::new("closed ports: the configuration leaves them to the kernel", off).own_netpath(),
 ];
 
@@ -108,7 +110,8 @@ fn expect(lab: &mut Lab, dropped: bool) -> Result<()> {
     })
 }
 
-fn led_elsewhere(lab: &mut Lab) -> Result<()> {
+/// Gives both ends of a stream that a rule led, which is gone again.
+fn led_elsewhere(lab: &mut Lab) -> Result<(UdpClient, UdpSocket)> {
     const RULE: &[&str] = &["PREROUTING", "-p", "udp", "--dport", "9999", "-j", "REDIRECT", "--to-ports", "9997"];
     let host = Place::open("host", Path::new(&lab.host().path()))?;
     let rule = |verb| host.run(&[&["iptables", "-t", "nat", verb], RULE].concat());
@@ -126,13 +129,19 @@ fn led_elsewhere(lab: &mut Lab) -> Result<()> {
     ensure!(because.iter().any(|reason| reason.contains("REDIRECT")), "status says {because:?}");
     let client = UdpClient::connect(lab.lan(), CLOSED)?;
     stream(&client, &server).context("with the rule")?;
+    expect_none_dropped(lab)?;
     rule("-D")?;
     expect(lab, true)?;
-    if lab.mode() == Mode::Sole {
-        // Without any rule that translates the kernel translates nothing, not even what it has begun.
-        return Ok(());
-    }
-    stream(&client, &server).context("what nf_conntrack goes on to translate without it")?;
+    Ok((client, server))
+}
+
+fn rule_gone(lab: &mut Lab) -> Result<()> {
+    let (client, server) = led_elsewhere(lab)?;
+    stream(&client, &server).context("what nf_conntrack goes on to translate without the rule")?;
+    expect_none_dropped(lab)
+}
+
+fn expect_none_dropped(lab: &mut Lab) -> Result<()> {
     ensure!(lab.netpath()?.drops("port_closed")? == 0, "something was dropped as if nobody waited for it");
     Ok(())
 }
