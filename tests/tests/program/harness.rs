@@ -9,6 +9,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
+    time::Duration,
 };
 
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
@@ -24,6 +25,7 @@ use netpath_common::{
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
+    time::{ClockId, clock_gettime},
 };
 
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -236,6 +238,15 @@ impl Drop for Host {
         if let Err(error) = detach(&self.pin_dir) {
             eprintln!("{error:#}");
         }
+    }
+}
+
+/// Waits by the clock that the programs read, the one of the ticks: on a busy machine it stands still for many milliseconds.
+pub(crate) fn pass(time: Duration) {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("the kernel has this clock"));
+    let from = now();
+    while now() - from < time {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
