@@ -69,6 +69,9 @@ const NEWS_MAX: usize = 64;
 const COLLECT: Duration = Duration::from_millis(250);
 /// Slices for a full table: one sweep takes 20 seconds, below the shortest timeout of an established flow.
 const COLLECT_SLICES: usize = 80;
+/// From the beginning of a sweep to that of the next. A sweep of a nearly empty table is one slice, which walks all its
+/// buckets: more often that would be most of what an idle daemon does.
+const SWEEP: Duration = Duration::from_secs(2);
 /// Entries in the smallest slice.
 const COLLECT_ENTRIES_MIN: usize = 4096;
 /// Between looks whether somebody else detached netpath.
@@ -172,6 +175,8 @@ pub async fn run(
         collect_entries,
         pin_dir,
         collector_error: None,
+        sweep_begun: Instant::now(),
+        sweep_ended: false,
         fill: Fill::default(),
         config: options.config,
         beside: Beside { wanted: beside, is_wished: options.reach_macvlan, present: BTreeSet::new() },
@@ -272,6 +277,8 @@ struct Daemon {
     collect_entries: usize,
     pin_dir: PathBuf,
     collector_error: Option<String>,
+    sweep_begun: Instant,
+    sweep_ended: bool,
     fill: Fill,
     config: Option<PathBuf>,
     beside: Beside,
@@ -374,9 +381,16 @@ impl Daemon {
         self.core.put_policy(settings.policy, file.display().to_string(), open)
     }
 
-    /// A failing collector is logged when it begins to fail, not four times a second.
+    /// A failing collector is logged when it begins to fail, not each time.
     fn collect(&mut self) {
+        if self.sweep_ended {
+            if self.sweep_begun.elapsed() < SWEEP {
+                return;
+            }
+            self.sweep_begun = Instant::now();
+        }
         let collected = self.core.engine.collect(self.collect_entries);
+        self.sweep_ended = !matches!(collected, Ok(Collected { left: None, .. }));
         if let Ok(Collected { left: Some(used), .. }) = collected {
             self.tell_fill(used);
         }
