@@ -1,4 +1,5 @@
-//! Containers come and go by the hundred while others talk: nobody notices, ports work at once, nothing is left.
+//! Containers come and go by the hundred while others talk: nobody notices, ports work at once, also a thousand of one
+//! container, nothing is left.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, ErrorKind};
@@ -24,12 +25,17 @@ use serde_json::Value;
 
 use super::reach::{ask, connect, connect_from};
 
-pub(crate) const CASES: &[Case] = &[Case::new(
-    "containers come and go by the dozen: others lose nothing, ports work at once, the maps are empty then",
-    churn,
-)
-.own_netpath()
-.minutes(20)];
+pub(crate) const CASES: &[Case] = &[
+    Case::new(
+        "containers come and go by the dozen: others lose nothing, ports work at once, the maps are empty then",
+        churn,
+    )
+    .own_netpath()
+    .minutes(20),
+    Case::new("a thousand ports work a tenth of a second after Docker tells of their container", thousand)
+        .sole()
+        .minutes(10),
+];
 
 /// How many containers come and go, unless `NETPATH_CHURN` says otherwise: dockerd needs most of a second for each.
 const CONTAINERS: usize = 60;
@@ -43,6 +49,12 @@ const REACTION: Duration = Duration::from_millis(50);
 
 /// From so many on, the 99th of a hundred is more than the last one.
 const ENOUGH: usize = 200;
+
+/// How long after Docker's event of a container's start all of a thousand ports may still not work.
+const REACTION_OF_THOUSAND: Duration = Duration::from_millis(100);
+
+/// How many containers may try for that: what else the machine does would decide about a single one.
+const TRIES: usize = 3;
 
 /// How often a new port is tried.
 const PROBES: Duration = Duration::from_millis(2);
@@ -245,6 +257,34 @@ fn start_of(line: &str) -> Result<(String, Duration)> {
     let event: Value = serde_json::from_str(line)?;
     let id = event["id"].as_str().context("it has no id")?;
     Ok((id.to_owned(), Duration::from_nanos(event["timeNano"].as_u64().context("it has no time")?)))
+}
+
+/// Ports that are no range, so each stands for itself. Nobody but netpath serves them: dockerd has no rules here.
+fn thousand(lab: &mut Lab) -> Result<()> {
+    let ports: Vec<u16> = (0..1000).map(|number| 30_000 + 2 * number).collect();
+    let events = Starts::follow(lab)?;
+    let mut worked = Vec::new();
+    for _ in 0..TRIES {
+        let ends = [ports[0], ports[999]].map(|port| Probe::start(lab.lan(), SocketAddrV4::new(HOST, port)));
+        let request = lab.docker().patient().serving(&["udp:80"]);
+        let request = ports.iter().fold(request, |request, port| request.publish(&format!("{port}:80/udp")));
+        let container = request.start()?;
+        let when = ends.into_iter().map(|probe| probe?.end()).collect::<Result<Vec<_>>>()?;
+        worked.push((container.id().to_owned(), when.into_iter().max().context("there are two probes")?));
+        for port in &ports {
+            ask(lab, SocketAddrV4::new(HOST, *port))?;
+        }
+    }
+    let started = events.end()?;
+    let since = |(id, worked): &(String, Duration)| {
+        let started = started.get(id).with_context(|| format!("Docker told of no start of container {id}"))?;
+        Ok(worked.saturating_sub(*started))
+    };
+    let reactions = worked.iter().map(since).collect::<Result<Vec<_>>>()?;
+    println!("from Docker's event to 1,000 working ports: {reactions:?}");
+    let best = reactions.iter().min().context("no container has started")?;
+    ensure!(*best < REACTION_OF_THOUSAND, "1,000 ports never worked sooner than {best:?}");
+    Ok(())
 }
 
 fn report(mode: &str, worked: &BTreeMap<String, Duration>, started: &BTreeMap<String, Duration>) -> Result<()> {
