@@ -49,6 +49,9 @@ pub(crate) const REDIRECT: u32 = 7;
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
 
+/// The loopback interface's number in every network namespace.
+const LOOPBACK: u32 = 1;
+
 /// A host with an uplink, a bridge and two containers' veths; port 8080 leads to port 80 of the first container.
 pub(crate) struct Host {
     pub(crate) kernel: Kernel,
@@ -176,6 +179,11 @@ impl Host {
     pub(crate) fn at_bridge(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         let run = self.kernel.test_tc("np_bridge", self.bridge, frame).expect("the program runs");
         (run.action, run.frame)
+    }
+
+    /// Gives a frame to the program on the loopback interface.
+    pub(crate) fn at_loopback(&mut self, frame: &[u8]) -> u32 {
+        self.kernel.test_tc("np_loopback", LOOPBACK, frame).expect("the program runs").action
     }
 
     /// Gives a frame to the XDP program on the uplink.
