@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpath_tests::case::Case;
@@ -19,6 +20,11 @@ pub(crate) const CASES: &[Case] = &[
         .netpath()
         .sole(),
 ];
+
+/// How long it may take until the kernel says that a UDP port is closed.
+const REFUSAL: Duration = Duration::from_secs(5);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_millis(500);
 
 fn edges(lab: &mut Lab) -> Result<()> {
     let maps = Maps::of(lab.netpath()?);
@@ -110,7 +116,12 @@ fn expect_open(lab: &Lab, port: u16) -> Result<()> {
 fn expect_closed(lab: &Lab, port: u16) -> Result<()> {
     let target = SocketAddrV4::new(HOST, port);
     expect_refused(lab, target)?;
-    let error = UdpClient::connect(lab.lan(), target)?.ask_in_vain("anybody there?")?;
-    ensure!(error == ErrorKind::ConnectionRefused, "UDP {target}: {error}");
-    Ok(())
+    // The kernel tells one sender no more than once a second, but for a few at first.
+    wait::until(&format!("UDP {target} to be closed"), REFUSAL, || {
+        let client = UdpClient::connect(lab.lan(), target)?;
+        client.give_up_after(ATTEMPT)?;
+        let error = client.ask_in_vain("anybody there?")?;
+        ensure!(error == ErrorKind::ConnectionRefused, "{error}");
+        Ok(())
+    })
 }
