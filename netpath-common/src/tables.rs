@@ -6,8 +6,8 @@
 use crate::{
     abi::{
         Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
-        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Refusal,
-        Sender, Uplink,
+        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, PublishedBlock, PublishedKey, Rate,
+        Refusal, Sender, Uplink,
     },
     conntrack::PairState,
 };
@@ -55,6 +55,27 @@ pub struct RouteQuery {
     pub tos: u8,
     /// The interface that routing takes for its origin: the bridge, as in Docker's own path.
     pub ifindex: u32,
+}
+
+/// Where a published port leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The container's address; an entry of the map of endpoints.
+    pub address: Address,
+    /// The container's port.
+    pub port: Port,
+    /// Zero, which the verifier can't see.
+    pub reserved: [u8; 2],
+}
+
+impl Published {
+    /// Where a port of a block leads that was asked for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(block: PublishedBlock, asked: Port) -> Self {
+        let port = u16::from_be_bytes(asked).wrapping_add(block.shift);
+        Self { address: block.address, port: port.to_be_bytes(), reserved: block.reserved }
+    }
 }
 
 /// Maps, routes and sockets.
@@ -139,8 +160,8 @@ pub trait Tables {
     /// A hop by its index.
     fn hop(&self, index: u32) -> Option<Hop>;
 
-    /// A published port.
-    fn published(&self, key: &PublishedKey) -> Option<Published>;
+    /// The smallest block of published ports that a port is in.
+    fn published(&self, key: &PublishedKey) -> Option<PublishedBlock>;
 
     /// An uplink by its interface.
     fn uplink(&self, ifindex: u32) -> Option<Uplink>;

@@ -5,9 +5,9 @@
 
 use aya_ebpf::programs::SockAddrContext;
 use netpath_common::{
-    abi::{Asked, Mode, Published},
+    abi::{Asked, Mode},
     path::from_socket::{key, may_leave, may_leave_ipv6, published},
-    tables::Tables as _,
+    tables::{Published, Tables as _},
 };
 
 use crate::{

@@ -185,7 +185,12 @@ impl Status {
                 .iter()
                 .map(|(address, endpoint)| container(*address, endpoint, &attachments))
                 .collect(),
-            published_ports: pins.published().context("reading the pinned published ports")?.len(),
+            published_ports: pins
+                .published()
+                .context("reading the pinned published ports")?
+                .keys()
+                .map(|block| block.count())
+                .sum(),
             host_access: HostAccessStatus { attached: pins.host_access(), error: None },
             ..Self::default()
         };

@@ -55,6 +55,7 @@ mod system {
     pub(crate) mod programs;
     pub(crate) mod protocols;
     pub(crate) mod published;
+    pub(crate) mod ranges;
     pub(crate) mod reach;
     pub(crate) mod stale;
 }
@@ -64,6 +65,7 @@ const THEMES: &[&[Case]] = &[
     system::masquerade::CASES,
     system::published::CASES,
     system::addresses::CASES,
+    system::ranges::CASES,
     system::host_access::CASES,
     system::local::CASES,
     system::networks::CASES,

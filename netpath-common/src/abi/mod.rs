@@ -27,7 +27,7 @@ pub use flow::{
     Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, NextHop, Seen,
 };
 pub use policy::{Action, Origin, Policy, PolicyKey, PolicyRule};
-pub use published::{Published, PublishedKey};
+pub use published::{PublishedBlock, PublishedKey};
 pub use socket::{Asked, AskedKey};
 pub use uplink::{Uplink, UplinkAddress};
 

@@ -11,8 +11,8 @@ pub use exercise::{exercise, seeds};
 use crate::{
     abi::{
         Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
-        FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, Published, PublishedKey,
-        Rate, Refusal, Sender, Uplink, UplinkAddress,
+        FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, PublishedBlock,
+        PublishedKey, Rate, Refusal, Sender, Uplink, UplinkAddress,
     },
     conntrack::PairState,
     nat::answer::spend,
@@ -38,8 +38,8 @@ pub struct Model {
     pub admitted: BTreeMap<AdmittedKey, Admitted>,
     /// Hops by index.
     pub hops: BTreeMap<u32, Hop>,
-    /// Published ports.
-    pub published: HashMap<PublishedKey, Published>,
+    /// Blocks of published ports.
+    pub published: HashMap<PublishedKey, PublishedBlock>,
     /// Uplinks by interface.
     pub uplinks: BTreeMap<u32, Uplink>,
     /// The host's addresses.
@@ -152,9 +152,7 @@ impl Model {
         model.add_endpoint([172, 17, 0, 2], 12);
         model.add_endpoint([172, 17, 0, 3], 13);
         for protocol in [6, 17] {
-            let key = PublishedKey { address: [0; 4], port: 8080_u16.to_be_bytes(), protocol, reserved: 0 };
-            let target = Published { address: [172, 17, 0, 2], port: 80_u16.to_be_bytes(), reserved: [0; 2] };
-            model.published.insert(key, target);
+            model.publish(([0; 4], 8080), protocol, ([172, 17, 0, 2], 80));
         }
         model
     }
@@ -178,6 +176,19 @@ impl Model {
         self.endpoints.insert(address, endpoint);
         let admitted = Admitted { admits: Admitted::SENDS, network: 1, terms: 0 };
         self.admitted.insert(AdmittedKey::veth(ifindex), admitted);
+    }
+
+    /// Publishes a port of a host address (0.0.0.0: of each) as one of a container's.
+    pub fn publish(&mut self, on: (Address, u16), protocol: u8, target: (Address, u16)) {
+        self.publish_block(on, 0, protocol, target);
+    }
+
+    /// Publishes the 2^`bits` ports that begin with this one, a multiple of their number, as as many of a container's.
+    pub fn publish_block(&mut self, on: (Address, u16), bits: u32, protocol: u8, target: (Address, u16)) {
+        let one = PublishedKey::port(on.0, protocol, on.1.to_be_bytes());
+        let key = PublishedKey { prefix_len: PublishedKey::BITS - bits, ..one };
+        let block = PublishedBlock { address: target.0, shift: target.1.wrapping_sub(on.1), reserved: [0; 2] };
+        self.published.insert(key, block);
     }
 
     /// Puts a container on another network, or gives its network a terms, and its veth with it.
@@ -339,8 +350,16 @@ impl Tables for Model {
         self.hops.get(&index).copied()
     }
 
-    fn published(&self, key: &PublishedKey) -> Option<Published> {
-        self.published.get(key).copied()
+    fn published(&self, key: &PublishedKey) -> Option<PublishedBlock> {
+        // What the kernel's trie compares, bit by bit.
+        let bits = |key: &PublishedKey| {
+            let [port, last] = key.port;
+            let [a, b, c, d] = key.address;
+            u64::from_be_bytes([a, b, c, d, key.protocol, key.reserved, port, last])
+        };
+        let is_in = |block: &PublishedKey| (bits(block) ^ bits(key)).leading_zeros() >= block.prefix_len;
+        let blocks = self.published.iter().filter(|(block, _)| is_in(block));
+        blocks.max_by_key(|(block, _)| block.prefix_len).map(|(_, target)| *target)
     }
 
     fn uplink(&self, ifindex: u32) -> Option<Uplink> {

@@ -8,10 +8,10 @@
 //! together, so that a cone never clashes with somebody's flow towards one destination.
 
 use crate::{
-    abi::{Address, Cone, ConeKey, ConeOwner, Direction, Flow, FlowKey, FlowKind, Published},
+    abi::{Address, Cone, ConeKey, ConeOwner, Direction, Flow, FlowKey, FlowKind},
     conntrack::{NewFlow, TOUCH_INTERVAL_NS, state::SECOND_NS},
     parse::{Headers, Transport},
-    tables::Tables,
+    tables::{Published, Tables},
     wire::protocol,
 };
 use bytemuck::Zeroable as _;

@@ -127,10 +127,7 @@ pub fn is_reserved<T: Tables>(tables: &mut T, translated: &FlowKey, now_ns: u64)
 /// Whether the destination of a tuple is a published port.
 #[inline(always)]
 fn is_published<T: Tables>(tables: &T, key: &FlowKey) -> bool {
-    let on = |address| {
-        let key = PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 };
-        tables.published(&key).is_some()
-    };
+    let on = |address| tables.published(&PublishedKey::port(address, key.protocol, key.destination_port)).is_some();
     on(key.destination) || on([0; 4])
 }
 

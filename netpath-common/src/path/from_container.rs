@@ -9,7 +9,7 @@ use super::{
     too_big, with_flow,
 };
 use crate::{
-    abi::{Address, Endpoint, FlowKind, Mode, Origin, PathCount, Published, Terms, Uplink},
+    abi::{Address, Endpoint, FlowKind, Mode, Origin, PathCount, Terms, Uplink},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
@@ -17,7 +17,7 @@ use crate::{
     packet::Packet,
     parse::{Headers, Transport},
     policy,
-    tables::{Arrival, Route, RouteQuery, Tables},
+    tables::{Arrival, Published, Route, RouteQuery, Tables},
     wire::ethernet,
 };
 

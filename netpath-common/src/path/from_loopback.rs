@@ -6,10 +6,11 @@
 //! the program as the address that it asked for.
 
 use crate::{
-    abi::{Address, Asked, PathCount, Published},
+    abi::{Address, Asked, PathCount},
     drop::DropReason,
     forward::{Fate, Forward, Verdict},
     packet::{Packet, ZeroChecksum},
+    tables::Published,
     wire::{checksum::Checksum, ethernet, ipv4, ipv6, protocol, udp},
 };
 

@@ -6,8 +6,8 @@
 
 use super::is_loopback;
 use crate::{
-    abi::{Address, Asked, AskedKey, Port, Published, PublishedKey},
-    tables::Tables,
+    abi::{Address, Asked, AskedKey, Port, PublishedKey},
+    tables::{Published, Tables},
     wire::protocol,
 };
 
@@ -18,17 +18,20 @@ pub fn published<T: Tables>(tables: &T, asked: &Asked, protocol: u8) -> Option<P
     if protocol != protocol::TCP && protocol != protocol::UDP {
         return None;
     }
-    let on = |address| PublishedKey { address, port: asked.port, protocol, reserved: 0 };
+    let on = |address| {
+        let block = tables.published(&PublishedKey::port(address, protocol, asked.port))?;
+        Some(Published::of(block, asked.port))
+    };
     let Some(address) = asked.as_ipv4() else {
-        let published = tables.published(&on(ANY))?;
+        let published = on(ANY)?;
         return (asked.is_ipv6_loopback() || tables.is_host_address_ipv6(asked.address)).then_some(published);
     };
     // Asked for, 0.0.0.0 is the loopback address; in the map it stands for all addresses.
     let address = if address == ANY { LOCALHOST } else { address };
-    if let Some(published) = tables.published(&on(address)) {
+    if let Some(published) = on(address) {
         return Some(published);
     }
-    let published = tables.published(&on(ANY))?;
+    let published = on(ANY)?;
     (is_loopback(address) || tables.is_host_address(address)).then_some(published)
 }
 
@@ -87,8 +90,7 @@ mod tests {
         model.published.clear();
         for (address, port) in published {
             let address = address.parse::<Ipv4Addr>().unwrap().octets();
-            let key = PublishedKey { address, port: port.to_be_bytes(), protocol: protocol::TCP, reserved: 0 };
-            model.published.insert(key, WEB);
+            model.publish((address, *port), protocol::TCP, (WEB.address, 80));
         }
         model
     }
@@ -139,8 +141,7 @@ mod tests {
     fn an_exact_address_comes_before_all_addresses() {
         let mut model = host_with(&[("0.0.0.0", 8080)]);
         let other = Published { address: [172, 17, 0, 3], ..WEB };
-        let key = PublishedKey { address: Model::HOST, port: [0x1f, 0x90], protocol: protocol::TCP, reserved: 0 };
-        model.published.insert(key, other);
+        model.publish((Model::HOST, 8080), protocol::TCP, (other.address, 80));
         assert_eq!(published(&model, &asked("198.51.100.1", 8080), protocol::TCP), Some(other));
         assert_eq!(published(&model, &asked("127.0.0.1", 8080), protocol::TCP), Some(WEB));
     }

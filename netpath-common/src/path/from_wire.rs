@@ -8,7 +8,7 @@ use super::{
     with_flow,
 };
 use crate::{
-    abi::{FlowKind, Origin, PathCount, Published},
+    abi::{FlowKind, Origin, PathCount},
     conntrack::{NewFlow, Way},
     drop::DropReason,
     forward::{Fate, Verdict},
@@ -16,7 +16,7 @@ use crate::{
     packet::Packet,
     parse::{Headers, Transport},
     policy,
-    tables::{Arrival, Tables},
+    tables::{Arrival, Published, Tables},
 };
 
 /// Carries a packet that came in by an uplink.

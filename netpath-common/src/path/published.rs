@@ -1,9 +1,9 @@
 //! Which published port a packet asks for, wherever it comes from.
 
 use crate::{
-    abi::{Address, Published, PublishedKey},
+    abi::{Address, PublishedKey},
     parse::{Headers, Transport},
-    tables::Tables,
+    tables::{Published, Tables},
 };
 
 /// The published port that the packet asks for: on exactly this address, or on each of the host's.
@@ -29,7 +29,8 @@ pub(super) fn published<T: Tables>(tables: &T, headers: &Headers) -> Option<Publ
 #[inline(always)]
 pub(super) fn published_on<T: Tables>(tables: &T, headers: &Headers, address: Address) -> Option<Published> {
     let key = &headers.key;
-    tables.published(&PublishedKey { address, port: key.destination_port, protocol: key.protocol, reserved: 0 })
+    let block = tables.published(&PublishedKey::port(address, key.protocol, key.destination_port))?;
+    Some(Published::of(block, key.destination_port))
 }
 
 /// Whether the packet can be translated to the container's port: SCTP's checksum covers the ports.

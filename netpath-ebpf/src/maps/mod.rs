@@ -31,8 +31,8 @@ use core::ffi::c_void;
 use netpath_common::{
     abi::{
         Address, Admitted, AdmittedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Event, Flow, FlowKey,
-        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, Published, PublishedKey, Rate, Refusal,
-        Sender, Uplink,
+        FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, PublishedBlock, PublishedKey, Rate,
+        Refusal, Sender, Uplink,
     },
     conntrack::PairState,
     tables::{InsertError, Route, RouteQuery, Tables},
@@ -171,7 +171,7 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn published(&self, key: &PublishedKey) -> Option<Published> {
+    fn published(&self, key: &PublishedKey) -> Option<PublishedBlock> {
         published::find(key)
     }
 

@@ -1,14 +1,26 @@
 //! Published ports. Written by the daemon.
 
-use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, macros::btf_map};
-use netpath_common::abi::{Published, PublishedKey};
+use core::ptr;
+
+use aya_ebpf::{
+    btf_maps::{LpmTrie, lpm_trie::Key},
+    macros::btf_map,
+};
+use netpath_common::abi::{PublishedBlock, PublishedKey};
+
+/// What the trie compares of a [`PublishedKey`]: all that comes behind the length.
+type Bytes = [u8; PublishedKey::BITS as usize / 8];
 
 #[btf_map]
-static PUBLISHED: HashMap<PublishedKey, Published, 1024, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static PUBLISHED: LpmTrie<Bytes, PublishedBlock, 1024> = LpmTrie::new();
 
-/// Where a published port leads.
+const _: () = assert!(size_of::<Key<Bytes>>() == size_of::<PublishedKey>(), "the key is the kernel's");
+
+/// The smallest block that a published port is in.
 #[inline(always)]
-pub(crate) fn find(key: &PublishedKey) -> Option<Published> {
-    // SAFETY: copied out at once; eight bytes, replaced by the daemon as a new element.
-    unsafe { PUBLISHED.get(key) }.copied()
+pub(crate) fn find(key: &PublishedKey) -> Option<PublishedBlock> {
+    // SAFETY: both are the length and then eight bytes, without padding; the packed one asks for no alignment.
+    let key = unsafe { &*ptr::from_ref(key).cast::<Key<Bytes>>() };
+    // Copied out at once; eight bytes, replaced by the daemon as a new element.
+    PUBLISHED.get(key).copied()
 }

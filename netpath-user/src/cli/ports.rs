@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, ops::RangeInclusive};
 
 use clap::Args;
-use netpath_common::abi::{Published, PublishedKey};
 use serde::Serialize;
 
 use super::{
@@ -12,7 +11,14 @@ use super::{
     list::{self, ListArgs, Look},
     output::{Table, protocol_name},
 };
-use crate::{desired::model::Protocol, report::EndpointStatus, subnet::Subnet};
+use crate::{
+    desired::{
+        model::Protocol,
+        ports::{PortBlock, PublishedPort, PublishedTarget},
+    },
+    report::EndpointStatus,
+    subnet::Subnet,
+};
 
 /// `netpath ports`.
 #[derive(Debug, Clone, Args)]
@@ -128,24 +134,24 @@ fn id(port: &Port, _look: Look) -> String {
 }
 
 /// Ports in the order of their host addresses and numbers.
-pub(super) fn report(published: &[(PublishedKey, Published)], endpoints: &[EndpointStatus]) -> Vec<Port> {
+pub(super) fn report(published: &BTreeMap<PortBlock, PublishedTarget>, endpoints: &[EndpointStatus]) -> Vec<Port> {
     let owners: BTreeMap<_, _> = endpoints.iter().map(|endpoint| (endpoint.address, endpoint)).collect();
-    let port = |(key, target): &(PublishedKey, Published)| {
-        let container_address = target.address.into();
-        let of_owner = |text: fn(&EndpointStatus) -> &String| owners.get(&container_address).map(|at| text(at).clone());
+    let port = |(port, target): (PublishedPort, PublishedTarget)| {
+        let of_owner = |text: fn(&EndpointStatus) -> &String| owners.get(&target.address).map(|at| text(at).clone());
         Port {
-            host_address: key.address.into(),
-            host_port: u16::from_be_bytes(key.port),
-            protocol: protocol_name(key.protocol),
-            container_address,
-            container_port: u16::from_be_bytes(target.port),
+            host_address: port.address,
+            host_port: port.port,
+            protocol: protocol_name(port.protocol.number()),
+            container_address: target.address,
+            container_port: target.port,
             container: of_owner(|owner| &owner.container_name),
             container_id: of_owner(|owner| &owner.container_id),
             network: of_owner(|owner| &owner.network_name),
             network_id: of_owner(|owner| &owner.network_id),
         }
     };
-    let mut ports: Vec<_> = published.iter().map(port).collect();
+    let singly = published.iter().flat_map(|(block, target)| block.ports(*target));
+    let mut ports: Vec<_> = singly.map(port).collect();
     ports.sort();
     ports
 }
@@ -209,38 +215,48 @@ pub(super) fn sample() -> Port {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{collections::BTreeMap, net::Ipv4Addr};
 
-    use netpath_common::abi::{Published, PublishedKey};
     use serde_json::json;
 
     use super::{Look, filter, id, report, sample, table};
-    use crate::{cli::endpoint, report::EndpointStatus};
+    use crate::{
+        cli::endpoint,
+        desired::{
+            model::Protocol,
+            ports::{PublishedPort, PublishedTarget, blocks},
+        },
+        report::EndpointStatus,
+    };
 
     const TABLE: Look = Look { wide: false, no_trunc: false };
 
-    fn published(host: [u8; 4], port: u16, protocol: u8, container: [u8; 4], inner: u16) -> (PublishedKey, Published) {
-        (
-            PublishedKey { address: host, port: port.to_be_bytes(), protocol, reserved: 0 },
-            Published { address: container, port: inner.to_be_bytes(), reserved: [0; 2] },
-        )
+    fn published(
+        address: Ipv4Addr,
+        port: u16,
+        protocol: Protocol,
+        container: Ipv4Addr,
+        inner: u16,
+    ) -> (PublishedPort, PublishedTarget) {
+        (PublishedPort { address, protocol, port }, PublishedTarget { address: container, port: inner })
     }
 
-    const ANY: [u8; 4] = [0; 4];
-    const WEB: [u8; 4] = [172, 17, 0, 2];
+    const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 9);
 
     fn endpoints() -> Vec<EndpointStatus> {
-        vec![EndpointStatus { address: Ipv4Addr::from(WEB), container_name: "web".to_owned(), ..endpoint::sample() }]
+        vec![EndpointStatus { address: WEB, container_name: "web".to_owned(), ..endpoint::sample() }]
     }
 
     #[test]
     fn ranges_share_a_line_of_the_table_but_not_of_the_json() {
-        let mut pinned: Vec<_> = (5000..5100).rev().map(|port| published(ANY, port, 17, WEB, port)).collect();
-        pinned.extend((5000..5003).map(|port| published(ANY, port, 6, WEB, port)));
-        pinned.push(published(ANY, 8080, 6, WEB, 80));
-        pinned.push(published(ANY, 8081, 6, WEB, 90));
-        pinned.push(published([127, 0, 0, 1], 8080, 6, [172, 17, 0, 9], 80));
-        let ports = report(&pinned, &endpoints());
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let mut pinned: BTreeMap<_, _> = (5000..5100).map(|port| published(ANY, port, udp, WEB, port)).collect();
+        pinned.extend((5000..5003).map(|port| published(ANY, port, tcp, WEB, port)));
+        pinned.extend([published(ANY, 8080, tcp, WEB, 80), published(ANY, 8081, tcp, WEB, 90)]);
+        pinned.extend([published(Ipv4Addr::LOCALHOST, 8080, tcp, OTHER, 80)]);
+        let ports = report(&blocks(&pinned), &endpoints());
         assert_eq!(ports.len(), 106);
         assert_eq!(
             table(&ports, TABLE),
@@ -282,7 +298,8 @@ mod tests {
 
     #[test]
     fn json_names_every_field() {
-        let ports = report(&[published(ANY, 8080, 6, WEB, 80)], &endpoints());
+        let one = blocks(&[published(ANY, 8080, Protocol::Tcp, WEB, 80)].into());
+        let ports = report(&one, &endpoints());
         let expected = json!([{
             "host_address": "0.0.0.0", "host_port": 8080, "protocol": "tcp",
             "container_address": "172.17.0.2", "container_port": 80, "container": "web",
@@ -290,7 +307,7 @@ mod tests {
         }]);
         assert_eq!(serde_json::to_value(&ports).unwrap(), expected);
         assert_eq!(id(&ports[0], TABLE), "0.0.0.0:8080/tcp");
-        let nameless = report(&[published(ANY, 8080, 6, WEB, 80)], &[]);
+        let nameless = report(&one, &[]);
         assert_eq!(serde_json::to_value(&nameless).unwrap()[0]["container"], json!(null));
     }
 }

@@ -10,7 +10,8 @@ use crate::desired::{
     describe,
     docker::DockerModel,
     host::HostModel,
-    model::{Change, Endpoint, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
+    model::{Change, Endpoint, IfIndex, State, Uplink},
+    ports::{PortBlock, PublishedTarget},
 };
 
 /// Names of what is or was there.
@@ -132,9 +133,12 @@ impl Journal {
         }
     }
 
-    fn published(&self, port: &PublishedPort, target: PublishedTarget) {
+    fn published(&self, port: &PortBlock, target: PublishedTarget) {
         let Names { container, .. } = self.names(target.address);
-        info!(%port, container, target = %format_args!("{}:{}", target.address, target.port), "published port comes");
+        let last = target.port.wrapping_add(port.last() - port.first.port);
+        let range = if last == target.port { String::new() } else { format!("-{last}") };
+        let target = format_args!("{}:{}{range}", target.address, target.port);
+        info!(%port, container, %target, "published port comes");
     }
 
     fn uplink(&self, ifindex: IfIndex, uplink: &Uplink, before: &Before) {

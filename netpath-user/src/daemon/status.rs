@@ -148,7 +148,8 @@ fn endpoints(actual: &State, host: &HostModel, owners: &BTreeMap<Ipv4Addr, Owner
 }
 
 fn published(actual: &State, owners: &BTreeMap<Ipv4Addr, Owner<'_>>) -> Vec<PublishedStatus> {
-    let statuses = actual.published.iter().map(|(port, target)| {
+    let ports = actual.published.iter().flat_map(|(block, target)| block.ports(*target));
+    let statuses = ports.map(|(port, target)| {
         let owner = owners.get(&target.address);
         PublishedStatus {
             host_address: port.address,

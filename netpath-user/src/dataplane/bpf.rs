@@ -41,7 +41,8 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Where a walk through a hash map stands. The kernel asks for four bytes (a bucket) of a hash; more does no harm.
+/// Where a walk through a map stands. The kernel asks for four bytes (a bucket) of a hash, and for a key of a trie; more does
+/// no harm.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cursor {
     position: [u8; 16],
@@ -51,7 +52,7 @@ pub(super) struct Cursor {
 /// Entries of a map, and where the next ones begin: `None` after the last.
 type Slice<K, V> = (Vec<(K, V)>, Option<Cursor>);
 
-/// Reads the next slice of a hash map, `count` entries or fewer.
+/// Reads the next slice of a map, `count` entries or fewer.
 pub(super) fn lookup<K: Pod + Zeroable, V: Pod + Zeroable>(
     map: &MapData,
     cursor: Cursor,

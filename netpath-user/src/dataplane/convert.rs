@@ -2,26 +2,37 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use netpath_common::abi::{
-    self, Address, Admitted, AdmittedKey, Hop, HopKind, Ipv6Address, Published, PublishedKey, UplinkAddress,
+use netpath_common::{
+    abi::{
+        self, Address, Admitted, AdmittedKey, Hop, HopKind, Ipv6Address, PublishedBlock, PublishedKey, UplinkAddress,
+    },
+    tables::Published,
 };
 
-use crate::desired::model::{Admission, Endpoint, Entrance, IfIndex, Protocol, PublishedPort, PublishedTarget, Uplink};
+use crate::desired::{
+    model::{Admission, Endpoint, Entrance, IfIndex, Protocol, Uplink},
+    ports::{PortBlock, PublishedPort, PublishedTarget},
+};
 
-pub(super) fn published_key(port: &PublishedPort) -> PublishedKey {
-    PublishedKey {
-        address: port.address.octets(),
-        port: port.port.to_be_bytes(),
-        protocol: port.protocol.number(),
-        reserved: 0,
-    }
+pub(super) fn published_key(block: &PortBlock) -> PublishedKey {
+    let PublishedPort { address, protocol, port } = block.first;
+    let one = PublishedKey::port(address.octets(), protocol.number(), port.to_be_bytes());
+    PublishedKey { prefix_len: PublishedKey::BITS - u32::from(block.bits), ..one }
 }
 
-pub(super) fn read_published((key, target): &(PublishedKey, Published)) -> Option<(PublishedPort, PublishedTarget)> {
+pub(super) fn published_entry(block: &PortBlock, target: &PublishedTarget) -> (PublishedKey, PublishedBlock) {
+    let shift = target.port.wrapping_sub(block.first.port);
+    (published_key(block), PublishedBlock { address: target.address.octets(), shift, reserved: [0; 2] })
+}
+
+/// `None`: it isn't the daemon's.
+pub(super) fn read_published(key: &PublishedKey, value: &PublishedBlock) -> Option<(PortBlock, PublishedTarget)> {
     let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == key.protocol)?;
-    let port = PublishedPort { address: key.address.into(), port: u16::from_be_bytes(key.port), protocol };
-    let target = PublishedTarget { address: target.address.into(), port: u16::from_be_bytes(target.port) };
-    Some((port, target))
+    let bits = PublishedKey::BITS.checked_sub(key.prefix_len).filter(|bits| *bits <= u16::BITS)?;
+    let first = PublishedPort { address: key.address.into(), protocol, port: u16::from_be_bytes(key.port) };
+    let led = Published::of(*value, key.port);
+    let target = PublishedTarget { address: led.address.into(), port: u16::from_be_bytes(led.port) };
+    Some((PortBlock { first, bits: u8::try_from(bits).ok()? }, target))
 }
 
 pub(super) fn read_endpoint(endpoint: &abi::Endpoint, hop: &Hop) -> Endpoint {

@@ -29,7 +29,10 @@ use netpath_common::{
 };
 
 use super::{attach, bpf, cgroup, interface, layout::Layout, socket_diag};
-use crate::desired::model::{Change, Protocol, PublishedPort, PublishedTarget, State};
+use crate::desired::{
+    model::{Change, Protocol, State},
+    ports::{PortBlock, PublishedTarget},
+};
 
 /// Loads and attaches every program, or adopts its pinned link.
 pub(super) fn attach(layout: &Layout, ebpf: &mut Ebpf) -> anyhow::Result<()> {
@@ -75,14 +78,15 @@ pub(super) fn let_answers_in(mode: Mode) {
 
 /// The containers' ports of UDP to which sockets of the host were led and, after a change, aren't any more.
 pub(super) fn left(state: &State, change: &Change) -> BTreeSet<SocketAddrV4> {
-    let ports: Vec<(&PublishedPort, Option<&PublishedTarget>)> = match change {
-        Change::SetPublished(ports) => ports.iter().map(|(port, target)| (port, Some(target))).collect(),
-        Change::RemovePublished(ports) => ports.iter().map(|port| (port, None)).collect(),
+    let blocks: Vec<(&PortBlock, Option<&PublishedTarget>)> = match change {
+        Change::SetPublished(blocks) => blocks.iter().map(|(block, target)| (block, Some(target))).collect(),
+        Change::RemovePublished(blocks) => blocks.iter().map(|block| (block, None)).collect(),
         _ => Vec::new(),
     };
-    let udp = ports.into_iter().filter(|(port, _)| port.protocol == Protocol::Udp);
-    udp.filter_map(|(port, target)| state.published.get(port).filter(|old| Some(*old) != target))
-        .map(|old| SocketAddrV4::new(old.address, old.port))
+    let udp = blocks.into_iter().filter(|(block, _)| block.first.protocol == Protocol::Udp);
+    udp.filter_map(|(block, target)| Some((block, state.published.get(block).filter(|old| Some(*old) != target)?)))
+        .flat_map(|(block, old)| block.ports(*old))
+        .map(|(_, old)| SocketAddrV4::new(old.address, old.port))
         .collect()
 }
 

@@ -16,7 +16,7 @@ use aya::{
 use netpath_common::{
     abi::{
         self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Handover, Ipv6Address,
-        Mode, Published, RESERVED_PORT_WORDS, Rate,
+        Mode, RESERVED_PORT_WORDS, Rate,
         names::{map, program},
     },
     conntrack::PairState,
@@ -36,7 +36,10 @@ use super::{
     load, pins, programs, remover,
 };
 use crate::{
-    desired::model::{Admission, Change, Endpoint, Entrance, IfIndex, PublishedPort, PublishedTarget, State, Uplink},
+    desired::{
+        model::{Admission, Change, Endpoint, Entrance, IfIndex, State, Uplink},
+        ports::{PortBlock, PublishedTarget},
+    },
     report::HostAccessStatus,
     settings::PortRange,
 };
@@ -352,21 +355,16 @@ impl Kernel {
         self.uplinks.get(&ifindex, 0).ok().map(|uplink| uplink.hop)
     }
 
-    fn set_published(&self, ports: &[(PublishedPort, PublishedTarget)]) -> anyhow::Result<()> {
-        let entries: Vec<_> = ports
-            .iter()
-            .map(|(port, target)| {
-                let target =
-                    Published { address: target.address.octets(), port: target.port.to_be_bytes(), reserved: [0; 2] };
-                (convert::published_key(port), target)
-            })
-            .collect();
-        bpf::update(&self.published, &entries).with_context(|| format!("can't write {} published ports", ports.len()))
+    fn set_published(&self, blocks: &[(PortBlock, PublishedTarget)]) -> anyhow::Result<()> {
+        let entries: Vec<_> = blocks.iter().map(|(block, target)| convert::published_entry(block, target)).collect();
+        let what = || format!("can't write {} blocks of published ports", blocks.len());
+        bpf::update(&self.published, &entries).with_context(what)
     }
 
-    fn remove_published(&self, ports: &[PublishedPort]) -> anyhow::Result<()> {
-        let keys: Vec<_> = ports.iter().map(convert::published_key).collect();
-        bpf::delete(&self.published, &keys).with_context(|| format!("can't remove {} published ports", ports.len()))
+    fn remove_published(&self, blocks: &[PortBlock]) -> anyhow::Result<()> {
+        let keys: Vec<_> = blocks.iter().map(convert::published_key).collect();
+        let what = || format!("can't remove {} blocks of published ports", blocks.len());
+        bpf::delete(&self.published, &keys).with_context(what)
     }
 
     fn add_host_address(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
@@ -403,8 +401,8 @@ impl Kernel {
             Change::RemoveEndpoint(address) => self.remove_endpoint(*address),
             Change::SetAdmitted(entrance, admission) => self.set_admitted(*entrance, admission),
             Change::RemoveAdmitted(entrance) => self.remove_admitted(*entrance),
-            Change::SetPublished(ports) => self.set_published(ports),
-            Change::RemovePublished(ports) => self.remove_published(ports),
+            Change::SetPublished(blocks) => self.set_published(blocks),
+            Change::RemovePublished(blocks) => self.remove_published(blocks),
             Change::SetUplink(ifindex, uplink) => self.set_uplink(*ifindex, uplink),
             Change::RemoveUplink(ifindex) => self.remove_uplink(*ifindex),
             Change::AddHostAddress(address) => self.add_host_address(*address),
@@ -440,7 +438,7 @@ impl Kernel {
             policy: self.policy.policy()?,
             endpoints,
             admitted,
-            published: pins.published()?.iter().filter_map(convert::read_published).collect(),
+            published: pins.published()?,
             uplinks,
             host_addresses: host_addresses.collect::<Result<_, _>>().context("can't read the host's addresses")?,
             host_addresses_ipv6: ipv6.collect::<Result<_, _>>().context("can't read the host's IPv6 addresses")?,
@@ -465,8 +463,8 @@ impl Dataplane for Kernel {
 
 fn raw(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
     match ebpf.take_map(name) {
-        Some(Map::HashMap(data)) => Ok(data),
-        Some(_) => Err(anyhow!("the map {name} is no hash")),
+        Some(Map::HashMap(data) | Map::LpmTrie(data)) => Ok(data),
+        Some(_) => Err(anyhow!("the map {name} is no hash and no trie")),
         None => Err(anyhow!("the eBPF object lacks the map {name}")),
     }
 }

@@ -7,8 +7,8 @@ use aya::{
 };
 use netpath_common::abi::{
     Address, Admitted, AdmittedKey, Asked, AskedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow,
-    FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port, Published, PublishedKey, Sender,
-    Traffic, Uplink,
+    FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port, PublishedBlock, PublishedKey,
+    Sender, Traffic, Uplink,
     names::{map, variable},
 };
 
@@ -28,7 +28,8 @@ pub(super) const HOPS_MAX: u32 = 65_536;
 const ENDPOINTS_MAX: u32 = 65_000;
 /// How many things interfaces may let in: every endpoint's veth, and as many addresses of containers on several networks.
 const ADMITTED_MAX: u32 = 2 * ENDPOINTS_MAX;
-/// How many published ports there may be: every port of TCP and UDP, and as many again on single addresses.
+/// How many blocks of published ports there may be: every port of TCP and UDP by itself, and as many again on single
+/// addresses.
 const PUBLISHED_MAX: u32 = 4 * 65_536;
 
 /// The shape of a map: what must be the same for a pinned one to be adopted.
@@ -44,7 +45,7 @@ const SHAPES: [Shape; 25] = [
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<AdmittedKey, Admitted>(map::ADMITTED, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
-    shape::<PublishedKey, Published>(map::PUBLISHED, MapType::Hash),
+    shape::<PublishedKey, PublishedBlock>(map::PUBLISHED, MapType::LpmTrie),
     shape::<u32, Uplink>(map::UPLINKS, MapType::Hash),
     shape::<Address, u32>(map::HOST_ADDRESSES, MapType::Hash),
     shape::<Ipv6Address, u32>(map::HOST_ADDR_IPV6, MapType::Hash),

@@ -17,7 +17,8 @@ use aya::{
 use bytemuck::Zeroable;
 use netpath_common::{
     abi::{
-        Address, Config, Endpoint, Flow, FlowKey, Hop, PathCount, Published, PublishedKey, Traffic, Uplink, names::map,
+        Address, Config, Endpoint, Flow, FlowKey, Hop, PathCount, PublishedBlock, PublishedKey, Traffic, Uplink,
+        names::map,
     },
     conntrack::PairState,
     drop::DropReason,
@@ -26,9 +27,10 @@ use netpath_common::{
 use super::{
     AttachmentReport,
     bpf::{self, Cursor},
-    host_access, interface,
+    convert, host_access, interface,
     layout::Layout,
 };
+use crate::desired::ports::{PortBlock, PublishedTarget};
 
 /// Entries that one call reads from a map.
 const SLICE: usize = 4096;
@@ -176,16 +178,18 @@ impl Pins {
         interface::name(self.hops(index).ok()?.ifindex).ok()
     }
 
-    /// Published ports.
+    /// Blocks of published ports, and where their first ones lead.
     ///
     /// # Errors
     ///
     /// When the map can't be read.
-    pub fn published(&self) -> anyhow::Result<Vec<(PublishedKey, Published)>> {
-        let mut ports = Vec::new();
-        walk(&self.published, map::PUBLISHED, |key, target| ports.push((key, target)))?;
-        ports.sort_by_key(|(key, _)| *key);
-        Ok(ports)
+    pub fn published(&self) -> anyhow::Result<BTreeMap<PortBlock, PublishedTarget>> {
+        let mut blocks = BTreeMap::new();
+        // A walk through a trie begins anew when an entry is removed where it stands: what is seen twice counts once.
+        walk::<PublishedKey, PublishedBlock>(&self.published, map::PUBLISHED, |key, value| {
+            blocks.extend(convert::read_published(&key, &value));
+        })?;
+        Ok(blocks)
     }
 
     /// Uplinks by interface.
@@ -243,7 +247,7 @@ impl Pins {
     }
 }
 
-/// Calls `each` with every entry of a hash map.
+/// Calls `each` with every entry of a hash map or a trie.
 pub(super) fn walk<K: Pod + Zeroable, V: Pod + Zeroable>(
     map: &MapData,
     name: &str,

@@ -13,12 +13,11 @@ use netpath_common::abi::{Mode, Terms};
 use super::{
     docker::{Container, DockerModel, GatewayMode, Interface, Network},
     host::{HostModel, Link},
-    model::{
-        Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State,
-    },
+    model::{Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, State},
     network::terms,
     numbers::{self, Numbers},
     policy,
+    ports::{self, PublishedPort, PublishedTarget},
     uplinks::{self, UplinkChoice},
 };
 use crate::settings;
@@ -81,6 +80,9 @@ pub struct Wanted {
     pub unresolved: Vec<(String, String)>,
 }
 
+/// Each published port by itself. Of two containers that publish the same one, which Docker refuses, the first has it.
+type Published = BTreeMap<PublishedPort, PublishedTarget>;
+
 /// The wanted state. `actual` gives what must survive a restart: networks' numbers and the uplinks so far.
 #[must_use]
 pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes, actual: &State) -> Wanted {
@@ -98,10 +100,12 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     for container in docker.containers.values() {
         add_endpoints(&mut wanted, docker, host, &bridges, wishes, container);
     }
+    let mut published = Published::new();
     for container in docker.containers.values() {
-        add_published(&mut wanted, docker, container);
+        add_published(&mut wanted, &mut published, docker, container);
         add_senders(&mut wanted, docker, wishes, container);
     }
+    wanted.state.published = ports::blocks(&published);
     add_trusted(&mut wanted, docker, host, &bridges);
     wanted
 }
@@ -313,7 +317,7 @@ fn refuse_options(wanted: &mut Wanted, docker: &DockerModel) {
 /// Published ports lead to the container's address on the network with its default gateway, as Docker's own do; when
 /// that network is internal or of another driver, none of them is netpath's. Where containers are reached by their own
 /// addresses, their ports are published on those too, or instead.
-fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Container) {
+fn add_published(wanted: &mut Wanted, published: &mut Published, docker: &DockerModel, container: &Container) {
     let gateway = docker.gateway_interface(container).map(|(_, interface)| interface.address);
     for interface in &container.interfaces {
         let Some(endpoint) = wanted.state.endpoints.get(&interface.address) else { continue };
@@ -323,10 +327,10 @@ fn add_published(wanted: &mut Wanted, docker: &DockerModel, container: &Containe
         }
         let is_alone = wanted.state.mode == Mode::Sole;
         if is_alone && (terms & Terms::ROUTED != 0 || is_gateway && terms & (Terms::DIRECT | Terms::TRUSTED) != 0) {
-            add_open(&mut wanted.state, container, interface.address);
+            add_open(published, container, interface.address);
         }
         if is_gateway && !is_routed(terms) {
-            add_translated(wanted, container, interface.address);
+            add_translated(wanted, published, container, interface.address);
         }
     }
 }
@@ -337,15 +341,15 @@ const fn is_routed(terms: u16) -> bool {
 }
 
 /// Ports on the container's own address.
-fn add_open(state: &mut State, container: &Container, address: Ipv4Addr) {
+fn add_open(published: &mut Published, container: &Container, address: Ipv4Addr) {
     for binding in &container.published {
         let port = PublishedPort { address, port: binding.container_port, protocol: binding.protocol };
-        state.published.entry(port).or_insert(PublishedTarget { address, port: binding.container_port });
+        published.entry(port).or_insert(PublishedTarget { address, port: binding.container_port });
     }
 }
 
 /// Ports on the host's addresses.
-fn add_translated(wanted: &mut Wanted, container: &Container, address: Ipv4Addr) {
+fn add_translated(wanted: &mut Wanted, published: &mut Published, container: &Container, address: Ipv4Addr) {
     for binding in container.published.iter().filter(|binding| binding.host_port != 0) {
         if binding.protocol == Protocol::Sctp && binding.host_port != binding.container_port {
             wanted.refused.push(format!(
@@ -357,7 +361,7 @@ fn add_translated(wanted: &mut Wanted, container: &Container, address: Ipv4Addr)
         }
         let port = PublishedPort { address: binding.host_address, port: binding.host_port, protocol: binding.protocol };
         let target = PublishedTarget { address, port: binding.container_port };
-        wanted.state.published.entry(port).or_insert(target);
+        published.entry(port).or_insert(target);
     }
 }
 

@@ -67,14 +67,14 @@ fn a_stock_host_with_one_container() {
         mtu: 1500,
         takes_frames: false,
     };
-    let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol: Protocol::Tcp };
+    let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, protocol: Protocol::Tcp, port: 8080 };
     let at = |ifindex, hook| Attachment { ifindex, hook };
     let expected = State {
         mode: Mode::Takeover,
         policy: policy::Policy::default(),
         endpoints: [(WEB, endpoint)].into(),
         admitted: [(Entrance::Veth(VETH), Admission { network: 3, ..Admission::default() })].into(),
-        published: [(port, PublishedTarget { address: WEB, port: 80 })].into(),
+        published: [(port.into(), PublishedTarget { address: WEB, port: 80 })].into(),
         uplinks: [(ETH0, Uplink { addresses: vec![(HOST, 24)], mtu: 1500, gateway: ROUTER })].into(),
         host_addresses: [Ipv4Addr::LOCALHOST, HOST, GATEWAY].into(),
         host_addresses_ipv6: [HOST_IPV6].into(),
@@ -320,7 +320,7 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 
 /// The published ports of a state, as `address:port > address:port`.
 fn published(state: &State) -> Vec<String> {
-    let ports = state.published.iter();
+    let ports = state.published.iter().flat_map(|(block, target)| block.ports(*target));
     ports.map(|(port, target)| format!("{}:{} > {}:{}", port.address, port.port, target.address, target.port)).collect()
 }
 

@@ -2,12 +2,19 @@
 
 use std::fmt;
 
-use super::model::{Change, Entrance, Hook, Protocol, PublishedPort};
+use super::{
+    model::{Change, Entrance, Hook, Protocol},
+    ports::PortBlock,
+};
 
-/// A port as Docker writes it: `0.0.0.0:80/tcp`.
-impl fmt::Display for PublishedPort {
+/// Ports as Docker writes them: `0.0.0.0:80/tcp`, `0.0.0.0:8000-8015/tcp`.
+impl fmt::Display for PortBlock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}/{}", self.address, self.port, self.protocol)
+        write!(formatter, "{}:{}", self.first.address, self.first.port)?;
+        if self.bits > 0 {
+            write!(formatter, "-{}", self.last())?;
+        }
+        write!(formatter, "/{}", self.first.protocol)
     }
 }
 
@@ -36,8 +43,8 @@ pub fn object(change: &Change) -> String {
             Entrance::Address(ifindex, address) => format!("sender {address} with interface index {ifindex}"),
             Entrance::Trusted(ifindex, _) => format!("trusted uplink with interface index {ifindex}"),
         },
-        Change::SetPublished(ports) => published(ports.iter().map(|(port, _)| port)),
-        Change::RemovePublished(ports) => published(ports.iter()),
+        Change::SetPublished(blocks) => published(blocks.iter().map(|(block, _)| block)),
+        Change::RemovePublished(blocks) => published(blocks.iter()),
         Change::SetUplink(ifindex, _) | Change::RemoveUplink(ifindex) => {
             format!("uplink with interface index {ifindex}")
         }
@@ -64,11 +71,12 @@ pub const fn hook(hook: Hook) -> &'static str {
     }
 }
 
-fn published<'a>(mut ports: impl ExactSizeIterator<Item = &'a PublishedPort>) -> String {
-    let others = ports.len().saturating_sub(1);
-    match (ports.next(), others) {
-        (None, _) => "no published port".to_owned(),
-        (Some(port), 0) => format!("published port {port}"),
-        (Some(port), others) => format!("published port {port} and {others} more"),
+fn published<'a>(blocks: impl Iterator<Item = &'a PortBlock>) -> String {
+    let blocks: Vec<_> = blocks.collect();
+    let Some(first) = blocks.first() else { return "no published port".to_owned() };
+    let ports: usize = blocks.iter().map(|block| block.count()).sum();
+    match ports - first.count() {
+        0 => format!("published port {first}"),
+        others => format!("published port {first} and {others} more"),
     }
 }

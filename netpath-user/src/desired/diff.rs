@@ -4,9 +4,12 @@
 //! program is never attached before the maps know its interface. A changed object is one step, so there is no moment
 //! without it.
 
-use super::model::{Change, PublishedPort, PublishedTarget, State};
+use super::{
+    model::{Change, State},
+    ports::{PortBlock, PublishedTarget},
+};
 
-/// Published ports in one change; a range of thousands takes a few batches instead of one system call per port.
+/// Blocks of published ports in one change; thousands take a few batches instead of one system call for each.
 pub const BATCH_MAX: usize = 1024;
 
 /// The changes that make `actual` into `desired`.
@@ -28,8 +31,8 @@ pub fn diff(actual: &State, desired: &State) -> Vec<Change> {
 }
 
 fn remove_published(actual: &State, desired: &State, changes: &mut Vec<Change>) {
-    let gone = actual.published.keys().filter(|port| !desired.published.contains_key(port));
-    let gone: Vec<PublishedPort> = gone.copied().collect();
+    let gone = actual.published.keys().filter(|block| !desired.published.contains_key(block));
+    let gone: Vec<PortBlock> = gone.copied().collect();
     changes.extend(gone.chunks(BATCH_MAX).map(|batch| Change::RemovePublished(batch.to_vec())));
 }
 
@@ -58,8 +61,8 @@ fn add(actual: &State, desired: &State, changes: &mut Vec<Change>) {
 }
 
 fn set_published(actual: &State, desired: &State, changes: &mut Vec<Change>) {
-    let wanted = desired.published.iter().filter(|(port, target)| actual.published.get(port) != Some(target));
-    let wanted: Vec<(PublishedPort, PublishedTarget)> = wanted.map(|(port, target)| (*port, *target)).collect();
+    let wanted = desired.published.iter().filter(|(block, target)| actual.published.get(block) != Some(target));
+    let wanted: Vec<(PortBlock, PublishedTarget)> = wanted.map(|(block, target)| (*block, *target)).collect();
     changes.extend(wanted.chunks(BATCH_MAX).map(|batch| Change::SetPublished(batch.to_vec())));
 }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::desired::{
     model::{Admission, Attachment, Endpoint, Entrance, Hook, Protocol, Uplink},
     policy::Policy,
+    ports::PublishedPort,
 };
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
@@ -34,18 +35,17 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     })
 }
 
-fn published(targets: Vec<Ipv4Addr>) -> BoxedStrategy<BTreeMap<PublishedPort, PublishedTarget>> {
+fn published(targets: Vec<Ipv4Addr>) -> BoxedStrategy<BTreeMap<PortBlock, PublishedTarget>> {
     if targets.is_empty() {
         return Just(BTreeMap::new()).boxed();
     }
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
-    let port = (1_u16..6, protocol).prop_map(|(port, protocol)| PublishedPort {
-        address: Ipv4Addr::UNSPECIFIED,
-        port,
-        protocol,
+    let block = (1_u16..6, protocol, 0_u8..3).prop_map(|(port, protocol, bits)| PortBlock {
+        first: PublishedPort { address: Ipv4Addr::UNSPECIFIED, protocol, port: port << bits },
+        bits,
     });
     let target = (sample::select(targets), 1_u16..3).prop_map(|(address, port)| PublishedTarget { address, port });
-    collection::btree_map(port, target, 0..6).boxed()
+    collection::btree_map(block, target, 0..6).boxed()
 }
 
 fn entrance() -> impl Strategy<Value = Entrance> {
@@ -137,8 +137,8 @@ proptest! {
             for address in actual.endpoints.keys().filter(|address| desired.endpoints.contains_key(address)) {
                 prop_assert!(reached.endpoints.contains_key(address), "after {change:?}");
             }
-            for port in actual.published.keys().filter(|port| desired.published.contains_key(port)) {
-                prop_assert!(reached.published.contains_key(port), "after {change:?}");
+            for block in actual.published.keys().filter(|block| desired.published.contains_key(block)) {
+                prop_assert!(reached.published.contains_key(block), "after {change:?}");
             }
             let kept: BTreeSet<_> = actual.attachments.intersection(&desired.attachments).collect();
             prop_assert!(kept.iter().all(|attachment| reached.attachments.contains(attachment)), "after {change:?}");
@@ -151,15 +151,15 @@ fn the_policy_stands_before_what_it_guards() {
     let endpoint = PublishedTarget { address: Ipv4Addr::new(172, 17, 0, 2), port: 80 };
     let port = PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 80, protocol: Protocol::Tcp };
     let policy = Policy { dry_run: true, ..Policy::default() };
-    let desired = State { policy: policy.clone(), published: [(port, endpoint)].into(), ..State::default() };
+    let desired = State { policy: policy.clone(), published: [(port.into(), endpoint)].into(), ..State::default() };
     assert_eq!(diff(&State::default(), &desired).first(), Some(&Change::SetPolicy(policy)));
 }
 
 #[test]
-fn a_large_range_of_published_ports_is_split_into_batches() {
+fn thousands_of_published_ports_are_split_into_batches() {
     let target = PublishedTarget { address: Ipv4Addr::new(172, 17, 0, 2), port: 80 };
     let port = |port| PublishedPort { address: Ipv4Addr::UNSPECIFIED, port, protocol: Protocol::Udp };
-    let published = (1..=2500).map(|number| (port(number), target)).collect();
+    let published = (1..=2500).map(|number| (port(number).into(), target)).collect();
     let desired = State { published, ..State::default() };
     let sizes: Vec<usize> = diff(&State::default(), &desired)
         .iter()

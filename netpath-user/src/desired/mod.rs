@@ -14,6 +14,7 @@ pub mod model;
 pub mod network;
 pub mod numbers;
 pub mod policy;
+pub mod ports;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod uplinks;

@@ -10,7 +10,10 @@ use std::{
 use netpath_common::abi::Mode;
 use serde::{Deserialize, Serialize};
 
-use super::policy::Policy;
+use super::{
+    policy::Policy,
+    ports::{PortBlock, PublishedTarget},
+};
 
 /// An interface index in the daemon's network namespace.
 pub type IfIndex = u32;
@@ -92,26 +95,6 @@ pub struct Admission {
     pub any_source: bool,
 }
 
-/// A published port as a client addresses it; the address 0.0.0.0 stands for each of the host's addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PublishedPort {
-    /// Host address.
-    pub address: Ipv4Addr,
-    /// Host port.
-    pub port: u16,
-    /// Protocol.
-    pub protocol: Protocol,
-}
-
-/// Where a published port leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublishedTarget {
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// The container's port.
-    pub port: u16,
-}
-
 /// An uplink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
@@ -160,8 +143,8 @@ pub struct State {
     pub endpoints: BTreeMap<Ipv4Addr, Endpoint>,
     /// What interfaces let in.
     pub admitted: BTreeMap<Entrance, Admission>,
-    /// Published ports.
-    pub published: BTreeMap<PublishedPort, PublishedTarget>,
+    /// Blocks of published ports, and where their first ones lead.
+    pub published: BTreeMap<PortBlock, PublishedTarget>,
     /// Uplinks by interface.
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Every address of the host itself, bridges' gateways included.
@@ -206,8 +189,8 @@ impl State {
             Change::RemoveAdmitted(entrance) => {
                 self.admitted.remove(entrance);
             }
-            Change::SetPublished(ports) => self.published.extend(ports.iter().copied()),
-            Change::RemovePublished(ports) => self.published.retain(|port, _| !ports.contains(port)),
+            Change::SetPublished(blocks) => self.published.extend(blocks.iter().copied()),
+            Change::RemovePublished(blocks) => self.published.retain(|block, _| !blocks.contains(block)),
             Change::SetUplink(ifindex, uplink) => {
                 self.uplinks.insert(*ifindex, uplink.clone());
             }
@@ -252,9 +235,9 @@ pub enum Change {
     /// Let something in no more.
     RemoveAdmitted(Entrance),
     /// Add or replace published ports, in one batch.
-    SetPublished(Vec<(PublishedPort, PublishedTarget)>),
+    SetPublished(Vec<(PortBlock, PublishedTarget)>),
     /// Remove published ports, in one batch.
-    RemovePublished(Vec<PublishedPort>),
+    RemovePublished(Vec<PortBlock>),
     /// Add or replace an uplink.
     SetUplink(IfIndex, Uplink),
     /// Remove an uplink; flows that leave by it end.

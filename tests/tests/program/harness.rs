@@ -15,7 +15,10 @@ use std::{
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use netpath::{
     dataplane::{Dataplane as _, Kernel, Options, TcChoice, XdpChoice, detach},
-    desired::model::{Admission, Change, Endpoint, Entrance, Protocol, PublishedPort, PublishedTarget, Uplink},
+    desired::{
+        model::{Admission, Change, Endpoint, Entrance, Protocol, Uplink},
+        ports::{PortBlock, PublishedPort, PublishedTarget},
+    },
     settings::{PortRange, Settings, TimeoutTable},
 };
 use netpath_common::{
@@ -41,6 +44,11 @@ pub(crate) const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const WEB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
+/// A block of published ports, and where its first one leads.
+pub(crate) const RANGE: u16 = 0x5000;
+pub(crate) const RANGE_BITS: u8 = 8;
+pub(crate) const RANGE_TARGET: u16 = 1000;
+
 /// `TC_ACT_OK`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
 pub(crate) const OK: u32 = 0;
 pub(crate) const SHOT: u32 = 2;
@@ -52,7 +60,8 @@ pub(crate) const XDP_PASS: u32 = 2;
 /// The loopback interface's number in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// A host with an uplink, a bridge and two containers' veths; port 8080 leads to port 80 of the first container.
+/// A host with an uplink, a bridge and two containers' veths; port 8080 leads to port 80 of the first container, and the ports
+/// of [`RANGE`] to others.
 pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     pub(crate) uplink: u32,
@@ -136,8 +145,11 @@ impl Host {
     }
 
     fn fill(&mut self, mode: Mode) {
-        let target = PublishedTarget { address: WEB, port: 80 };
-        let port = |protocol| PublishedPort { address: Ipv4Addr::UNSPECIFIED, port: 8080, protocol };
+        let on = |protocol, port| PublishedPort { address: Ipv4Addr::UNSPECIFIED, protocol, port };
+        let to = |port| PublishedTarget { address: WEB, port };
+        let one = |protocol| (on(protocol, 8080).into(), to(80));
+        let range = |protocol| (PortBlock { first: on(protocol, RANGE), bits: RANGE_BITS }, to(RANGE_TARGET));
+        let protocols = [Protocol::Tcp, Protocol::Udp];
         let changes = [
             Change::SetMode(mode),
             Change::AddHostAddress(HOST),
@@ -150,7 +162,7 @@ impl Host {
             Change::SetEndpoint(CLIENT, self.endpoint(self.client, CLIENT_MAC)),
             Change::SetAdmitted(Entrance::Veth(self.web), Admission { network: 1, ..Admission::default() }),
             Change::SetAdmitted(Entrance::Veth(self.client), Admission { network: 1, ..Admission::default() }),
-            Change::SetPublished(vec![(port(Protocol::Tcp), target), (port(Protocol::Udp), target)]),
+            Change::SetPublished(protocols.into_iter().flat_map(|protocol| [one(protocol), range(protocol)]).collect()),
         ];
         for change in &changes {
             self.kernel.apply(change).expect("the maps take the change");

@@ -11,6 +11,7 @@ mod policy;
 mod race;
 
 use harness::*;
+use netpath::dataplane::{Dataplane as _, Pins};
 use netpath_common::{
     abi::{Mode, PathCount},
     drop::DropReason,
@@ -159,6 +160,30 @@ fn a_client_reaches_a_published_port_with_its_own_address() {
                 &[PathCount::PublishedOut],
             );
         }
+    });
+}
+
+#[test]
+fn each_port_of_a_block_leads_to_its_own_and_those_beside_it_nowhere() {
+    on_host(Mode::Takeover, |host| {
+        let last = RANGE + (1 << RANGE_BITS) - 1;
+        for port in [RANGE, RANGE + 100, last] {
+            let inside = RANGE_TARGET + (port - RANGE);
+            for kind in [Kind::Udp, Kind::Syn] {
+                let (action, sent) = host.at_uplink(&frame(FROM_WIRE, tuple((REMOTE, 6000), (HOST, port)), kind));
+                assert_eq!((action, read(&sent)), (REDIRECT, tuple((REMOTE, 6000), (WEB, inside))));
+                let asked = frame(TO_BRIDGE, tuple((CLIENT, 6000), (HOST, port)), kind);
+                let (action, sent) = host.at_container(host.client, &asked);
+                assert_eq!((action, read(&sent)), (REDIRECT, tuple((CLIENT, 6000), (WEB, inside))));
+            }
+        }
+        for port in [RANGE - 1, last + 1] {
+            let asked = frame(FROM_WIRE, tuple((REMOTE, 6000), (HOST, port)), Kind::Udp);
+            assert_eq!(host.at_uplink(&asked), (OK, asked.clone()), "{port}");
+        }
+        let entries = Pins::open(host.pin_dir()).expect("the pins can be opened").published().expect("and read");
+        assert_eq!(entries, host.kernel.actual().published, "what was written is read back");
+        assert_eq!(entries.len(), 4);
     });
 }
 

@@ -78,7 +78,7 @@ fn churn(lab: &mut Lab) -> Result<()> {
     };
     lab.start_netpath(Options::default())?;
     let others = Others::start(lab)?;
-    let maps = Maps { directory: lab.netpath()?.pins().join("maps") };
+    let maps = Maps::of(lab.netpath()?);
     let (before, links) = (maps.entries()?, links(lab.netpath()?)?);
     let events = Starts::follow(lab)?;
     let worked = come_and_go(lab, count)?;
@@ -310,12 +310,17 @@ fn report(mode: &str, worked: &BTreeMap<String, Duration>, started: &BTreeMap<St
 }
 
 /// netpath's maps, as they are in the kernel.
-struct Maps {
+pub(super) struct Maps {
     directory: PathBuf,
 }
 
 impl Maps {
-    fn dump(&self, name: &str) -> Result<Vec<Value>> {
+    pub(super) fn of(netpath: &Netpath) -> Self {
+        Self { directory: netpath.pins().join("maps") }
+    }
+
+    /// A map's entries as bpftool shows them.
+    pub(super) fn dump(&self, name: &str) -> Result<Vec<Value>> {
         let pin = self.directory.join(format!("{name}_v{SCHEMA}"));
         let text = shell::run_words(&["bpftool", "-j", "map", "dump", "pinned", &pin.to_string_lossy()])?;
         serde_json::from_str(&text).with_context(|| format!("read the map {name}"))

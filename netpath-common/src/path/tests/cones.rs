@@ -136,8 +136,7 @@ fn the_hosts_sockets_and_published_ports_come_before_a_cone() {
     let mut model = with_cones();
     assert_ne!(send(&mut model, CLIENT_IFINDEX, 1, Summary { source_port: 8080, ..udp_to(53) }).0, 8080);
     _ = send(&mut model, CLIENT_IFINDEX, 1, udp_to(53));
-    let key = PublishedKey { address: [0; 4], port: 5000_u16.to_be_bytes(), protocol: 17, reserved: 0 };
-    model.published.insert(key, Published { address: WEB, port: [0, 80], reserved: [0; 2] });
+    model.publish(([0; 4], 5000), 17, (WEB, 80));
     assert_eq!(knock(&mut model, 1, STRANGER, 5000).1.path(), Some(PathCount::PublishedIn));
     assert_ne!(send(&mut model, CLIENT_IFINDEX, 1, udp_to(54)).0, 5000, "the cone moves");
 }

@@ -17,12 +17,13 @@ mod next_hop;
 mod own;
 mod policy;
 mod protocols;
+mod ranges;
 mod scarcity;
 mod tcp_states;
 
 use super::{Workspace, early::early, from_container::from_container, from_wire::from_wire};
 use crate::{
-    abi::{Address, EndReason, EventKind, Mode, PathCount, Published, PublishedKey, Seen},
+    abi::{Address, EndReason, EventKind, Mode, PathCount, Seen},
     conntrack::{self, state::SECOND_NS},
     drop::DropReason,
     forward::{Fate, Forward},
@@ -191,9 +192,7 @@ proptest! {
         let mut model = Model::host(Mode::Sole);
         let kind = if is_tcp { Kind::Tcp(tcp::SYN) } else { Kind::Udp };
         for protocol in [6, 17] {
-            let key = PublishedKey { address: Model::HOST, port: host_port.to_be_bytes(), protocol, reserved: 0 };
-            let target = Published { address: WEB, port: container_port.to_be_bytes(), reserved: [0; 2] };
-            model.published.insert(key, target);
+            model.publish((Model::HOST, host_port), protocol, (WEB, container_port));
         }
         let sent = Summary { source: FAR, destination: Model::HOST, source_port: client_port, destination_port: host_port };
         let mut frame = build(sent, kind, &payload);
@@ -216,7 +215,7 @@ fn udp_to(destination_port: u16) -> Summary {
 #[test]
 fn ports_of_host_sockets_published_ports_and_kernel_flows_are_not_given_to_containers() {
     type Reserve = fn(&mut Model, crate::abi::FlowKey);
-    let rows: [(&str, Reserve); 3] = [
+    let rows: [(&str, Reserve); 4] = [
         ("a host socket", |model, reply| {
             model.sockets.insert(reply);
         }),
@@ -224,8 +223,10 @@ fn ports_of_host_sockets_published_ports_and_kernel_flows_are_not_given_to_conta
             model.handover.insert(reply);
         }),
         ("a published port", |model, reply| {
-            let key = PublishedKey { address: [0; 4], port: reply.destination_port, protocol: 17, reserved: 0 };
-            model.published.insert(key, Published { address: WEB, port: [0, 80], reserved: [0; 2] });
+            model.publish(([0; 4], u16::from_be_bytes(reply.destination_port)), 17, (WEB, 80));
+        }),
+        ("one of a block of published ports", |model, reply| {
+            model.publish_block(([0; 4], u16::from_be_bytes(reply.destination_port) & !0xff), 8, 17, (WEB, 0x400));
         }),
     ];
     for (description, reserve) in rows {
@@ -429,8 +430,7 @@ fn a_flow_that_takes_the_place_of_an_ended_one_evicts_it() {
 fn a_loopback_address_never_comes_from_the_wire() {
     for mode in [Mode::Takeover, Mode::Sole] {
         let mut model = Model::host(mode);
-        let key = PublishedKey { address: [127, 0, 0, 1], port: 8080_u16.to_be_bytes(), protocol: 6, reserved: 0 };
-        model.published.insert(key, Published { address: WEB, port: 80_u16.to_be_bytes(), reserved: [0; 2] });
+        model.publish(([127, 0, 0, 1], 8080), 6, (WEB, 80));
         for (source, destination) in
             [(Model::REMOTE, [127, 0, 0, 1]), (Model::REMOTE, [127, 9, 9, 9]), ([127, 0, 0, 1], Model::HOST)]
         {

@@ -198,8 +198,7 @@ fn an_untranslated_flow_takes_no_other_port() {
 
 fn publish_on(model: &mut Model, address: Address, port: u16) {
     for protocol in [6, 17] {
-        let key = PublishedKey { address, port: port.to_be_bytes(), protocol, reserved: 0 };
-        model.published.insert(key, Published { address, port: port.to_be_bytes(), reserved: [0; 2] });
+        model.publish((address, port), protocol, (address, port));
     }
 }
 
@@ -357,9 +356,7 @@ fn a_container_doesnt_reach_what_is_published_on_127_0_0_1() {
     let local = [127, 0, 0, 1];
     for mode in [Mode::Sole, Mode::Takeover] {
         let mut model = host(mode, 0);
-        let key = PublishedKey { address: local, port: 9090_u16.to_be_bytes(), protocol: 17, reserved: 0 };
-        let target = Published { address: WEB, port: [0, 80], reserved: [0; 2] };
-        model.published.insert(key, target);
+        model.publish((local, 9090), 17, (WEB, 80));
         assert_dropped(sends(&mut model, CLIENT_IFINDEX, from_to(CLIENT, local, 9090)), DropReason::LoopbackFromWire);
     }
 }

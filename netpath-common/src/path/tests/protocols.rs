@@ -55,8 +55,7 @@ fn where_only_addresses_tell_flows_apart_a_second_one_finds_no_place() {
 fn sctp_reaches_a_published_port_of_the_same_number_only() {
     for (port, is_carried) in [(9000_u16, true), (9001, false)] {
         let mut model = Model::host(Mode::Sole);
-        let key = PublishedKey { address: [0; 4], port: 9000_u16.to_be_bytes(), protocol: protocol::SCTP, reserved: 0 };
-        model.published.insert(key, Published { address: WEB, port: port.to_be_bytes(), reserved: [0; 2] });
+        model.publish(([0; 4], 9000), protocol::SCTP, (WEB, port));
         let fate =
             inbound(&mut model, 1, &mut packet(FAR, Model::HOST, protocol::SCTP, b"\x13\x88\x23\x28\0\0\0\0\0\0\0\0"));
         assert_eq!(fate.path(), is_carried.then_some(PathCount::PublishedIn), "{fate:?}");
