@@ -56,6 +56,7 @@ mod system {
     pub(crate) mod protocols;
     pub(crate) mod published;
     pub(crate) mod reach;
+    pub(crate) mod schemas;
     pub(crate) mod stale;
 }
 
@@ -80,6 +81,7 @@ const THEMES: &[&[Case]] = &[
     system::cone::CASES,
     system::evidence::CASES,
     system::commands::CASES,
+    system::schemas::CASES,
     system::guard::CASES,
     system::attacker::CASES,
     system::options::CASES,

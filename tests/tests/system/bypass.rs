@@ -35,14 +35,14 @@ const NOTICE_DEADLINE: Duration = Duration::from_secs(15);
 const TARGET: SocketAddrV4 = SocketAddrV4::new(HOST, 8080);
 
 /// A rule on the lab's host; dropping it deletes it.
-struct Rule<'a> {
+pub(crate) struct Rule<'a> {
     host: &'a Place,
     words: Vec<String>,
 }
 
 impl<'a> Rule<'a> {
     /// `iptables -I CHAIN RULE`.
-    fn insert(host: &'a Place, rule: &str) -> Result<Self> {
+    pub(crate) fn insert(host: &'a Place, rule: &str) -> Result<Self> {
         let words: Vec<String> = rule.split_whitespace().map(str::to_owned).collect();
         let rule = Self { host, words };
         rule.iptables("-I")?;
@@ -65,7 +65,7 @@ impl Drop for Rule<'_> {
 }
 
 /// The lab's host, apart from the lab, so that a rule may live while the lab is changed.
-fn host(lab: &Lab) -> Result<Place> {
+pub(crate) fn host(lab: &Lab) -> Result<Place> {
     Place::open("host", std::path::Path::new(&lab.host().path()))
 }
 
