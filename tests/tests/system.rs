@@ -40,6 +40,7 @@ mod system {
     pub(crate) mod handover;
     pub(crate) mod host_access;
     pub(crate) mod lifetime;
+    pub(crate) mod links;
     pub(crate) mod live;
     pub(crate) mod local;
     pub(crate) mod macvlan;
@@ -85,6 +86,7 @@ const THEMES: &[&[Case]] = &[
     system::guard::CASES,
     system::attacker::CASES,
     system::options::CASES,
+    system::links::CASES,
     system::policy::CASES,
     system::express::CASES,
     system::ct::CASES,

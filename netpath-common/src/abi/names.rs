@@ -3,7 +3,7 @@
 //! A map's pin is named `<map>_v<SCHEMA>`: a daemon with another schema doesn't mistake it for its own.
 
 /// Version of all map layouts together. Raised when a type in [`crate::abi`] or the meaning of a field changes.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Map names, as declared in the eBPF object.
 pub mod map {

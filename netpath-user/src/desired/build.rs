@@ -13,6 +13,7 @@ use netpath_common::abi::{Mode, Terms};
 use super::{
     docker::{Container, DockerModel, GatewayMode, Interface, Network},
     host::{HostModel, Link},
+    links,
     model::{
         Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, PublishedPort, PublishedTarget, State,
     },
@@ -101,6 +102,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     for container in docker.containers.values() {
         add_published(&mut wanted, docker, container);
         add_senders(&mut wanted, docker, wishes, container);
+        links::add(&mut wanted, docker, container);
     }
     add_trusted(&mut wanted, docker, host, &bridges);
     wanted

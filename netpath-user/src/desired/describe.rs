@@ -35,6 +35,9 @@ pub fn object(change: &Change) -> String {
             Entrance::Veth(ifindex) => format!("sender with interface index {ifindex}"),
             Entrance::Address(ifindex, address) => format!("sender {address} with interface index {ifindex}"),
             Entrance::Trusted(ifindex, _) => format!("trusted uplink with interface index {ifindex}"),
+            Entrance::Linked(ifindex, end) => {
+                format!("link of the container with interface index {ifindex} to {}", end.neighbour)
+            }
         },
         Change::SetPublished(ports) => published(ports.iter().map(|(port, _)| port)),
         Change::RemovePublished(ports) => published(ports.iter()),
