@@ -28,18 +28,18 @@ use crate::{
 /// Between looks whether all is still as it should be, and attempts after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Keeps the host's interfaces as they are wanted, until nobody wants anything any more. They stay then.
-pub async fn keep(mut wanted: watch::Receiver<Option<Wanted>>) {
-    let mut told = String::new();
+/// Keeps the host's interfaces as they are wanted, until nobody wants anything any more. They stay then. What it can't do it
+/// says in `trouble`.
+pub async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, trouble: watch::Sender<Option<String>>) {
     loop {
         let now = wanted.borrow_and_update().clone();
         if let Some(now) = now {
             let outcome = bring(&now).await;
-            let trouble = outcome.err().map(|error| format!("{error:#}")).unwrap_or_default();
-            if !trouble.is_empty() && trouble != told {
-                warn!(error = trouble, "the host doesn't reach all of its macvlan containers; trying again");
+            let now = outcome.err().map(|error| format!("{error:#}"));
+            if let Some(error) = now.as_ref().filter(|_| now != *trouble.borrow()) {
+                warn!(error, "the host doesn't reach all of its macvlan containers; trying again");
             }
-            told = trouble;
+            trouble.send_replace(now);
         }
         if let Ok(Err(_)) = timeout(LOOK_AGAIN, wanted.changed()).await {
             return;

@@ -42,6 +42,46 @@ pub struct DaemonStatus {
     pub firewall: FirewallStatus,
     /// What becomes of datagrams to ports of the host that nobody listens on.
     pub closed_ports: ClosedPortsStatus,
+    /// The host's own way to macvlan containers.
+    pub macvlan: MacvlanStatus,
+}
+
+/// The host's own way to its macvlan containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct MacvlanStatus {
+    /// Whether the host is to have one (`[macvlan] host_access`).
+    pub host_access: bool,
+    /// What went wrong when it was last made or looked after; absent when nothing did, and when only the kernel speaks.
+    pub error: Option<String>,
+    /// The interfaces that macvlan containers hang on, as far as the host has an address in their subnet.
+    pub parents: Vec<MacvlanParent>,
+}
+
+/// An interface that macvlan containers hang on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct MacvlanParent {
+    /// Its name.
+    pub parent: String,
+    /// Its index.
+    pub ifindex: IfIndex,
+    /// The host's own interface beside the containers; absent: there is none.
+    pub interface: Option<String>,
+    /// The containers; none when only the kernel speaks.
+    pub containers: Vec<MacvlanContainer>,
+}
+
+/// A macvlan container that the host reaches, or could.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MacvlanContainer {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The host's address that it sees.
+    pub host_address: Ipv4Addr,
 }
 
 /// What becomes of datagrams to ports of the host that nobody listens on.
@@ -107,6 +147,7 @@ pub struct PolicyRuleStatus {
 
 /// What `netpath policy apply` has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PolicyApplied {
     /// The file that the policy comes from.

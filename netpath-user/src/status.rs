@@ -15,10 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dataplane::{AttachmentReport, Pins},
-    desired::model::{Hook, IfIndex},
+    desired::{
+        self,
+        model::{Hook, IfIndex},
+    },
     report::{
-        ClosedPortsStatus, DaemonStatus, DockerStatus, EndpointStatus, FirewallStatus, HostAccessStatus, NetworkStatus,
-        PendingFailure, UplinkStatus,
+        ClosedPortsStatus, DaemonStatus, DockerStatus, EndpointStatus, FirewallStatus, HostAccessStatus, MacvlanStatus,
+        NetworkStatus, PendingFailure, UplinkStatus,
     },
     settings::{self, Profile},
 };
@@ -52,6 +55,8 @@ pub struct Status {
     pub firewall: FirewallStatus,
     /// What becomes of datagrams to ports of the host that nobody listens on.
     pub closed_ports: ClosedPortsStatus,
+    /// The host's own way to macvlan containers.
+    pub macvlan: MacvlanStatus,
     /// The flow table.
     pub flows: Flows,
     /// How long flows may be silent.
@@ -164,6 +169,7 @@ impl Status {
             host_access: daemon.host_access,
             firewall: daemon.firewall,
             closed_ports: daemon.closed_ports,
+            macvlan: daemon.macvlan,
             pending: daemon.pending,
             ..Self::default()
         }
@@ -192,6 +198,7 @@ impl Status {
                 .map(|block| block.count())
                 .sum(),
             host_access: HostAccessStatus { attached: pins.host_access(), error: None },
+            macvlan: macvlan(),
             ..Self::default()
         };
         status.add_pins(pins)?;
@@ -285,6 +292,18 @@ fn uplinks(pinned: &[(u32, abi::Uplink)], attachments: &[AttachmentReport]) -> V
                 .and_then(|attachment| attachment.xdp_mode.map(str::to_owned)),
         })
         .collect()
+}
+
+/// The host's own macvlan interfaces, which outlive a daemon.
+fn macvlan() -> MacvlanStatus {
+    let links = nix::net::if_::if_nameindex().ok();
+    let links: Vec<(IfIndex, String)> = links
+        .iter()
+        .flat_map(|links| links.iter())
+        .map(|link| (link.index(), link.name().to_string_lossy().into_owned()))
+        .collect();
+    let parents = desired::macvlan::parents_of_links(&links);
+    MacvlanStatus { host_access: !parents.is_empty(), error: None, parents }
 }
 
 /// The networks that the endpoints belong to; Docker's ids and names are the daemon's knowledge.

@@ -2,7 +2,7 @@
 //!
 //! Each carries a mark of its own. What a host says by itself about a packet (ICMP errors quote it) isn't the packet.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::differential::checksum;
 
@@ -200,6 +200,37 @@ fn icmp((kind, code): (u8, u8), rest: &[u8], payload: &[u8]) -> Vec<u8> {
     let sum = checksum::of(&[&message]);
     message[2..4].copy_from_slice(&sum);
     message
+}
+
+/// An answer of ARP that nobody has asked for: that `claimed` is at the Ethernet address `from`, said to one machine.
+#[must_use]
+pub fn arp_claim(from: [u8; 6], claimed: Ipv4Addr, to: [u8; 6], told: Ipv4Addr) -> Vec<u8> {
+    let header = [&to[..], &from, &[8, 6]].concat();
+    let about = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &from, &claimed.octets(), &to, &told.octets()].concat();
+    [header, about].concat()
+}
+
+/// A UDP datagram over IPv6 with an attempt's mark.
+#[must_use]
+pub fn ipv6_datagram(
+    (to, from): ([u8; 6], [u8; 6]),
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    port: u16,
+    number: u64,
+) -> Vec<u8> {
+    let payload = mark(number);
+    let length = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = [&to[..], &from, &[0x86, 0xdd, 0x60, 0, 0, 0], &length, &[17, 64]].concat();
+    let addresses = [source.octets(), destination.octets()].concat();
+    // Nobody on the way looks at the checksum, and a tap doesn't either.
+    let ports = [20_000_u16.to_be_bytes(), port.to_be_bytes(), length, [0x12, 0x34]].concat();
+    [header, addresses, ports, payload.to_vec()].concat()
+}
+
+/// Whether a frame holds the mark of an attempt, whatever else it is.
+#[must_use]
+pub fn is_marked(frame: &[u8], number: u64) -> bool {
+    frame.windows(MARK).any(|window| window == mark(number))
 }
 
 /// What was seen somewhere of an attempt.

@@ -30,6 +30,10 @@ pub enum Restart {
     KeepsContainers,
     /// They end with it, and it starts no docker-proxy (`--userland-proxy=false`).
     WithoutProxy,
+    /// They end with it, and it keeps the containers of its default network apart (`--icc=false`).
+    WithoutIcc,
+    /// They end with it, and it keeps its rules of ip6tables where it keeps none of iptables.
+    WithIpv6Rules,
 }
 
 /// What a daemon does for its containers' packets by itself.
@@ -162,9 +166,12 @@ fn spawn(mut command: Command, root: &Root, directory: &Path, rules: Rules, rest
         (Restart::WithoutProxy, Rules::WithProxy) => Rules::Alone,
         _ => rules,
     };
-    command.args(rules.options());
-    if restart == Restart::KeepsContainers {
-        command.arg("--live-restore");
+    let keeps_ipv6 = restart == Restart::WithIpv6Rules;
+    command.args(rules.options().iter().filter(|option| !keeps_ipv6 || **option != "--ip6tables=false"));
+    match restart {
+        Restart::KeepsContainers => drop(command.arg("--live-restore")),
+        Restart::WithoutIcc => drop(command.arg("--icc=false")),
+        Restart::StopsContainers | Restart::WithoutProxy | Restart::WithIpv6Rules => {}
     }
     command.stdin(Stdio::null()).stdout(log.try_clone().context("duplicate the log")?).stderr(log);
     run::mark(&mut command).spawn().context("start dockerd: is the package docker.io installed?")

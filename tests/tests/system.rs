@@ -40,6 +40,7 @@ mod system {
     pub(crate) mod handover;
     pub(crate) mod host_access;
     pub(crate) mod lifetime;
+    pub(crate) mod links;
     pub(crate) mod live;
     pub(crate) mod local;
     pub(crate) mod macvlan;
@@ -57,6 +58,7 @@ mod system {
     pub(crate) mod published;
     pub(crate) mod ranges;
     pub(crate) mod reach;
+    pub(crate) mod schemas;
     pub(crate) mod stale;
 }
 
@@ -82,9 +84,11 @@ const THEMES: &[&[Case]] = &[
     system::cone::CASES,
     system::evidence::CASES,
     system::commands::CASES,
+    system::schemas::CASES,
     system::guard::CASES,
     system::attacker::CASES,
     system::options::CASES,
+    system::links::CASES,
     system::policy::CASES,
     system::express::CASES,
     system::ct::CASES,

@@ -1,6 +1,6 @@
 //! Endpoints (a container's address on one network) and hops (where a packet leaves the host).
 
-use super::{Address, Mac, abi};
+use super::{Address, Mac, Port, abi};
 
 abi! {
     /// A container's address on one network.
@@ -58,12 +58,18 @@ impl Terms {
 abi! {
     /// An interface, and what of it is let in.
     #[derive(Hash, PartialOrd, Ord)]
-    pub struct AdmittedKey[8] {
+    pub struct AdmittedKey[12] {
         /// A container's veth, or an uplink.
         pub ifindex: u32,
-        /// Of a veth: an address that its container has on another network, or 0.0.0.0 for the veth itself. Of an uplink: the
-        /// number of a network, in network byte order, whose [`Terms::TRUSTED`] it is.
+        /// Of a veth: an address that its container has on another network, or 0.0.0.0 for the veth itself; of a link: the
+        /// neighbour's. Of an uplink: the number of a network, in network byte order, whose [`Terms::TRUSTED`] it is.
         pub subject: Address,
+        /// Of a link: the port of the container that is linked; else 0.
+        pub port: Port,
+        /// Of a link: the protocol; else 0.
+        pub protocol: u8,
+        /// Of a link: [`AdmittedKey::ASKS`] or [`AdmittedKey::ANSWERS`]; else 0.
+        pub side: u8,
     }
 }
 
@@ -86,21 +92,35 @@ impl Admitted {
     pub const ANY_SOURCE: u32 = 2;
     /// The network trusts the uplink.
     pub const TRUSTED: u32 = 4;
+    /// A link of the veth's container: it reaches the neighbour although [`Terms::ICC_OFF`].
+    pub const LINKED: u32 = 8;
 }
 
 impl AdmittedKey {
+    /// Side of a link: to the port.
+    pub const ASKS: u8 = 1;
+    /// Side of a link: from the port.
+    pub const ANSWERS: u8 = 2;
+
     /// The veth itself.
     #[inline(always)]
     #[must_use]
     pub const fn veth(ifindex: u32) -> Self {
-        Self { ifindex, subject: [0; 4] }
+        Self::address(ifindex, [0; 4])
+    }
+
+    /// An address that a veth's container has on another network.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(ifindex: u32, address: Address) -> Self {
+        Self { ifindex, subject: address, port: [0; 2], protocol: 0, side: 0 }
     }
 
     /// An uplink that a network may trust.
     #[inline(always)]
     #[must_use]
     pub const fn trusted(ifindex: u32, network: u16) -> Self {
-        Self { ifindex, subject: (network as u32).to_be_bytes() }
+        Self::address(ifindex, (network as u32).to_be_bytes())
     }
 }
 

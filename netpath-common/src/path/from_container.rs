@@ -3,7 +3,7 @@
 use super::{
     Workspace, answer, closed_port,
     direct::{Direct, direct},
-    gateway, generation, icmp_error, is_loopback, leave, may_open,
+    gateway, generation, icmp_error, is_loopback, leave, link, may_open,
     published::{is_translatable, published},
     sender::{Sender, sender},
     too_big, with_flow,
@@ -154,7 +154,10 @@ fn local<T: Tables>(
         return leave(mode, PathCount::ToKernel, DropReason::OtherNetwork).map(Some);
     }
     if sender.terms() & Terms::ICC_OFF != 0 && destination.ifindex != arrival.ifindex {
-        return sender.icc_off(tables.config().mode()).map(Some);
+        match sender.icc_off(tables.config().mode()) {
+            Err(_) if link::is_open(tables, headers, arrival) => {}
+            decided => return decided.map(Some),
+        }
     }
     if !is_addressed_to(packet, destination)? || destination.ifindex == arrival.ifindex || !sender.is_own() {
         return Ok(Some(Verdict::kernel(PathCount::ToKernel)));

@@ -20,6 +20,7 @@ pub mod from_socket;
 pub mod from_wire;
 mod gateway;
 mod icmp_error;
+mod link;
 mod published;
 mod sender;
 

@@ -96,7 +96,7 @@ fn find<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> u64 {
     }
     let Some(veth) = tables.admitted(&AdmittedKey::veth(arrival.ifindex)) else { return Sender::UNKNOWN };
     let standing = if owner.is_some() {
-        match tables.admitted(&AdmittedKey { ifindex: arrival.ifindex, subject: source }) {
+        match tables.admitted(&AdmittedKey::address(arrival.ifindex, source)) {
             Some(_) => Sender::SIBLING,
             None => Sender::FOREIGN,
         }

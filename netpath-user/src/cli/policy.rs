@@ -165,7 +165,8 @@ fn cells(rule: &PolicyRuleStatus) -> [String; 10] {
 
 /// What there is to say of a file's policy.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Checked {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Checked {
     file: PathBuf,
     default: &'static str,
     dry_run: bool,

@@ -7,8 +7,20 @@ use std::{fs, path::Path};
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-use super::{detach, drops, inspect, migrate, ports};
-use crate::{report::EndpointStatus, status};
+use super::{ct, detach, drops, inspect, migrate, policy, ports};
+use crate::{
+    report::{EndpointStatus, PolicyApplied, PolicyStatus},
+    status,
+};
+
+/// A line of `netpath ct events`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is of use")]
+enum EventLine {
+    Told(ct::Told<'static>),
+    Lost(ct::Lost),
+}
 
 fn check<T: JsonSchema>(verb: &str) {
     let schema = SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>();
@@ -28,6 +40,14 @@ fn the_schemas_are_those_of_what_is_printed() {
     check::<Vec<inspect::Inspection>>("net-inspect");
     check::<Vec<EndpointStatus>>("endpoint-ls");
     check::<Vec<ports::Port>>("ports");
+    check::<Vec<ct::ListedConnection>>("ct-ls");
+    check::<ct::Count>("ct-count");
+    check::<ct::Removed>("ct-rm");
+    check::<ct::Stats>("ct-stats");
+    check::<EventLine>("ct-events");
+    check::<PolicyStatus>("policy-show");
+    check::<policy::Checked>("policy-check");
+    check::<PolicyApplied>("policy-apply");
     check::<Vec<drops::Drops>>("drops");
     check::<detach::Report>("detach");
     check::<migrate::CheckReport>("migrate-check");

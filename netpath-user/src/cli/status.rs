@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     control::ClientError,
-    report::{ClosedPortsStatus, DockerStatus, FirewallStatus, HostAccessStatus},
+    report::{ClosedPortsStatus, DockerStatus, FirewallStatus, HostAccessStatus, MacvlanParent, MacvlanStatus},
     status::{Flows, Status},
 };
 
@@ -92,8 +92,7 @@ fn why_not_in_step(status: &Status) -> String {
 
 fn table(status: &Status) -> String {
     let mut text = headline(status).to_owned() + "\n" + &overview(status);
-    let sections =
-        [rules(status), uplinks(status), networks(status), endpoints(status), traffic(status), drops(status)];
+    let sections = [rules, uplinks, networks, endpoints, macvlan, traffic, drops].map(|section| section(status));
     for section in sections.into_iter().flatten() {
         text = text + "\n" + &section;
     }
@@ -126,6 +125,7 @@ fn overview(status: &Status) -> String {
             ("Drops:", format!("{} packets", status.drops.values().sum::<u64>())),
         ]);
         lines.extend(closed_ports(&status.closed_ports).map(|text| ("Closed:", text)));
+        lines.extend(macvlan_access(&status.macvlan).map(|text| ("macvlan:", text)));
         lines.extend(firewall(status).map(|text| ("Rules:", text)));
     }
     lines.iter().map(|(label, value)| format!("  {label:<9}{value}\n")).collect()
@@ -174,6 +174,19 @@ fn closed_ports(closed: &ClosedPortsStatus) -> Option<String> {
         (true, _) => Some("UDP to closed ports of the host is dropped, but for what the kernel may answer".to_owned()),
         (false, []) => None,
         (false, because) => Some(format!("UDP to closed ports of the host is the kernel's: {}", because.join("; "))),
+    }
+}
+
+/// Whether the host reaches macvlan containers; nothing where there are none.
+fn macvlan_access(macvlan: &MacvlanStatus) -> Option<String> {
+    let MacvlanStatus { host_access, error, parents } = macvlan;
+    match (host_access, error) {
+        (true, Some(error)) => Some(format!("the host doesn't reach all of its macvlan containers: {error}")),
+        (true, None) if !parents.is_empty() => Some("the host reaches its macvlan containers".to_owned()),
+        (false, _) if !parents.is_empty() => {
+            Some("the host doesn't reach its macvlan containers (host_access is off)".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -234,6 +247,15 @@ fn endpoints(status: &Status) -> Option<String> {
             endpoint.veth.clone(),
             if endpoint.attached { "yes" } else { "no" }.to_owned(),
         ]);
+    }
+    section(&table)
+}
+
+fn macvlan(status: &Status) -> Option<String> {
+    let mut table = Table::new(["MACVLAN PARENT", "HOST'S INTERFACE", "CONTAINERS"]);
+    for MacvlanParent { parent, interface, containers, .. } in &status.macvlan.parents {
+        let containers: Vec<_> = containers.iter().map(|container| container.address.to_string()).collect();
+        table.row([parent.clone(), interface.clone().unwrap_or_else(|| "off".to_owned()), containers.join(",")]);
     }
     section(&table)
 }

@@ -28,7 +28,7 @@ use crate::{
         host::HostModel,
         model::{Attachment, Change, Hook, IfIndex},
     },
-    report::{DockerStatus, PolicyApplied},
+    report::{DockerStatus, MacvlanStatus, PolicyApplied},
     settings::policy::Policy,
     watch::{DockerNews, Listed, News},
 };
@@ -71,6 +71,8 @@ pub(super) struct Core<E> {
     /// Veths of new endpoints, and their bridges, whose carrier the kernel hasn't acted on yet.
     waking: BTreeSet<(IfIndex, IfIndex)>,
     pub(super) closed_ports: ClosedPorts,
+    /// What is to be said of the host's own way to macvlan containers.
+    pub(super) macvlan: MacvlanStatus,
     forced_mode: Option<Mode>,
     refused: BTreeSet<String>,
 }
@@ -123,6 +125,7 @@ impl<E: Engine> Core<E> {
             has_more: false,
             waking: BTreeSet::new(),
             closed_ports: ClosedPorts::default(),
+            macvlan: MacvlanStatus::default(),
             forced_mode,
             refused: BTreeSet::new(),
         }

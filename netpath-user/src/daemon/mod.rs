@@ -41,7 +41,7 @@ use crate::{
     },
     firewall::{self, Ruleset},
     macvlan,
-    report::{DaemonStatus, PolicyApplied},
+    report::{DaemonStatus, MacvlanStatus, PolicyApplied},
     settings::{self, DEFAULT_PATH, DropClosedPorts, Settings, SettingsError},
     status::Flows,
     watch::{
@@ -160,7 +160,8 @@ pub async fn run(
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
 
     let (beside, wanted) = channel::channel(None);
-    watchers.spawn(macvlan::keep(wanted));
+    let (troubled, trouble) = channel::channel(None);
+    watchers.spawn(macvlan::keep(wanted, troubled));
 
     let collect_entries = (kernel.pins().flows_capacity() as usize * 2 / COLLECT_SLICES).max(COLLECT_ENTRIES_MIN);
     let mut core = Core::new(kernel, wishes(&options), options.mode, host, &socket);
@@ -179,7 +180,7 @@ pub async fn run(
         sweep_ended: false,
         fill: Fill::default(),
         config: options.config,
-        beside: Beside { wanted: beside, is_wished: options.reach_macvlan, present: BTreeSet::new() },
+        beside: Beside { wanted: beside, trouble, is_wished: options.reach_macvlan, present: BTreeSet::new() },
     };
     daemon.run(Sources::new(news, policies)?, stop).await;
     Ok(())
@@ -287,12 +288,24 @@ struct Daemon {
 /// What is told to the task that keeps the host's own macvlan interfaces.
 struct Beside {
     wanted: channel::Sender<Option<Wanted>>,
+    /// What it couldn't do.
+    trouble: channel::Receiver<Option<String>>,
     is_wished: bool,
     /// The interfaces there were when it was last told.
     present: BTreeSet<IfIndex>,
 }
 
 impl Beside {
+    /// What `netpath status` shows of it.
+    fn status(&self, core: &Core<Kernel>) -> MacvlanStatus {
+        let could = core.docker.model.as_ref().map(|docker| desired::macvlan::wanted(docker, &core.host));
+        MacvlanStatus {
+            host_access: self.is_wished,
+            error: self.trouble.borrow().clone(),
+            parents: desired::macvlan::parents(&could.unwrap_or_default(), &core.host),
+        }
+    }
+
     /// Tells it what has changed, once Docker has said what there is.
     fn tell(&mut self, core: &Core<Kernel>) {
         let Some(docker) = &core.docker.model else { return };
@@ -331,7 +344,7 @@ impl Daemon {
                     warn!(pins = %self.pin_dir.display(), "somebody detached netpath; the daemon ends");
                     return;
                 }
-                Event::CheckPins => self.renew_closed_ports(),
+                Event::CheckPins => self.look_again(),
                 Event::Stop(reason) => {
                     info!(reason, "the daemon ends; what is attached stays and goes on carrying traffic");
                     return;
@@ -350,15 +363,17 @@ impl Daemon {
         let waits = [self.core.failures.retry_after(), self.core.bypass.judge_after()];
         let wait = if self.core.has_more { Some(Duration::ZERO) } else { waits.into_iter().flatten().min() };
         sources.retry_at = wait.map(|wait| Instant::now() + wait);
-        self.renew_closed_ports();
+        self.look_again();
         self.reports.send_replace(status::report(&self.core));
     }
 
-    fn renew_closed_ports(&mut self) {
-        let before = self.core.closed_ports.status();
+    /// Renews what nobody tells of when it changes, and the report where it did.
+    fn look_again(&mut self) {
+        let before = (self.core.closed_ports.status(), self.core.macvlan.clone());
         self.core.closed_ports.learn(Waiting::read());
         self.core.renew_closed_ports();
-        if self.core.closed_ports.status() != before {
+        self.core.macvlan = self.beside.status(&self.core);
+        if (self.core.closed_ports.status(), &self.core.macvlan) != (before.0, &before.1) {
             self.reports.send_replace(status::report(&self.core));
         }
     }

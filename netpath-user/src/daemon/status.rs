@@ -43,6 +43,7 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         policy: policy(core, docker),
         firewall: core.bypass.status(),
         closed_ports: core.closed_ports.status(),
+        macvlan: core.macvlan.clone(),
     }
 }
 

@@ -10,7 +10,7 @@ use netpath_common::{
 };
 
 use crate::desired::{
-    model::{Admission, Endpoint, Entrance, IfIndex, Protocol, Uplink},
+    model::{Admission, Endpoint, Entrance, IfIndex, LinkEnd, Protocol, Uplink},
     ports::{PortBlock, PublishedPort, PublishedTarget},
 };
 
@@ -94,8 +94,14 @@ pub(super) fn endpoint_entry(endpoint: &Endpoint, hop: u32) -> abi::Endpoint {
 pub(super) const fn admitted_key(entrance: Entrance) -> AdmittedKey {
     match entrance {
         Entrance::Veth(ifindex) => AdmittedKey::veth(ifindex),
-        Entrance::Address(ifindex, address) => AdmittedKey { ifindex, subject: address.octets() },
+        Entrance::Address(ifindex, address) => AdmittedKey::address(ifindex, address.octets()),
         Entrance::Trusted(ifindex, network) => AdmittedKey::trusted(ifindex, network),
+        Entrance::Linked(ifindex, LinkEnd { neighbour, protocol, port, answers }) => AdmittedKey {
+            port: port.to_be_bytes(),
+            protocol: protocol.number(),
+            side: if answers { AdmittedKey::ANSWERS } else { AdmittedKey::ASKS },
+            ..AdmittedKey::address(ifindex, neighbour.octets())
+        },
     }
 }
 
@@ -104,6 +110,7 @@ pub(super) const fn admitted_entry(entrance: Entrance, admission: &Admission) ->
         Entrance::Veth(_) if admission.any_source => Admitted::SENDS | Admitted::ANY_SOURCE,
         Entrance::Veth(_) | Entrance::Address(..) => Admitted::SENDS,
         Entrance::Trusted(..) => Admitted::TRUSTED,
+        Entrance::Linked(..) => Admitted::LINKED,
     };
     Admitted { admits, network: admission.network, terms: admission.terms }
 }
@@ -112,6 +119,10 @@ pub(super) fn read_admitted(key: &AdmittedKey, value: &Admitted) -> (Entrance, A
     let entrance = if value.admits & Admitted::TRUSTED != 0 {
         let [_, _, high, low] = key.subject;
         Entrance::Trusted(key.ifindex, u16::from_be_bytes([high, low]))
+    } else if let Some(protocol) = Protocol::numbered(key.protocol) {
+        let (neighbour, port) = (key.subject.into(), u16::from_be_bytes(key.port));
+        let answers = key.side == AdmittedKey::ANSWERS;
+        Entrance::Linked(key.ifindex, LinkEnd { neighbour, protocol, port, answers })
     } else if key.subject == [0; 4] {
         Entrance::Veth(key.ifindex)
     } else {
@@ -164,12 +175,16 @@ mod tests {
 
     #[test]
     fn what_is_let_in_survives_the_map() {
+        let neighbour = Ipv4Addr::new(172, 17, 0, 3);
+        let link = LinkEnd { neighbour, protocol: Protocol::Udp, port: 5432, answers: true };
         let veth = Admission { network: 7, terms: 0x1ff, any_source: true };
         for (entrance, admission) in [
             (Entrance::Veth(12), veth),
             (Entrance::Veth(12), Admission { any_source: false, ..veth }),
             (Entrance::Address(12, Ipv4Addr::new(172, 18, 0, 2)), Admission::default()),
             (Entrance::Trusted(2, 65_535), Admission::default()),
+            (Entrance::Linked(12, LinkEnd { answers: false, ..link }), Admission::default()),
+            (Entrance::Linked(12, link), Admission::default()),
         ] {
             let read = read_admitted(&admitted_key(entrance), &admitted_entry(entrance, &admission));
             assert_eq!(read, (entrance, admission));

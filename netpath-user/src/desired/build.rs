@@ -13,6 +13,7 @@ use netpath_common::abi::{Mode, Terms};
 use super::{
     docker::{Container, DockerModel, GatewayMode, Interface, Network},
     host::{HostModel, Link},
+    links,
     model::{Admission, Attachment, Endpoint, Entrance, Hook, IfIndex, Protocol, State},
     network::terms,
     numbers::{self, Numbers},
@@ -104,6 +105,7 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
     for container in docker.containers.values() {
         add_published(&mut wanted, &mut published, docker, container);
         add_senders(&mut wanted, docker, wishes, container);
+        links::add(&mut wanted, docker, container);
     }
     wanted.state.published = ports::blocks(&published);
     add_trusted(&mut wanted, docker, host, &bridges);

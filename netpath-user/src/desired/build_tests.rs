@@ -4,7 +4,7 @@
 use super::*;
 use crate::desired::{
     host::Address,
-    model::Uplink,
+    model::{LinkEnd, Uplink},
     sample::{
         self, DOCKER0, ETH0, GATEWAY, HOST, HOST_IPV6, ROUTER, VETH, WEB, host_address, interface, link, network,
     },
@@ -380,6 +380,38 @@ fn a_container_on_two_networks_may_send_with_either_address_by_either_veth() {
 }
 
 #[test]
+fn a_link_on_a_default_network_without_icc_opens_what_is_exposed() {
+    const DATABASE: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
+    let mut case = case();
+    case.host.links.insert(9, link("veth2", 5, Some(DOCKER0)));
+    let database = Container {
+        name: "db".to_owned(),
+        interfaces: vec![interface("default", DATABASE, 9)],
+        exposed: vec![(5432, Protocol::Tcp)],
+        ..Container::default()
+    };
+    case.docker.containers.insert("database".to_owned(), database);
+    case.web().links = vec!["db".to_owned(), "gone".to_owned()];
+    let links = |case: &Case, mode| -> Vec<Entrance> {
+        let admitted = build(&case.docker, &case.host, mode, &case.wishes, &case.actual).state.admitted;
+        admitted.into_keys().filter(|entrance| matches!(entrance, Entrance::Linked(..))).collect()
+    };
+    assert!(links(&case, Mode::Sole).is_empty(), "they reach each other anyway");
+    let network = case.docker.networks.get_mut("default").unwrap();
+    (network.icc, network.is_default) = (false, true);
+    let end = |neighbour, answers| LinkEnd { neighbour, protocol: Protocol::Tcp, port: 5432, answers };
+    let expected = [Entrance::Linked(VETH, end(DATABASE, false)), Entrance::Linked(9, end(WEB, true))];
+    assert_eq!(links(&case, Mode::Sole), expected);
+    case.docker.networks.get_mut("default").unwrap().is_default = false;
+    assert!(links(&case, Mode::Sole).is_empty(), "links of other networks are names only");
+    case.docker.networks.get_mut("default").unwrap().is_default = true;
+    case.docker.containers.get_mut("database").unwrap().exposed =
+        (1..=1025).map(|port| (port, Protocol::Tcp)).collect();
+    let wanted = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual);
+    assert!(wanted.refused[0].contains("web") && wanted.refused[0].contains("1025"), "{:?}", wanted.refused);
+}
+
+#[test]
 fn foreign_sources_are_let_in_where_the_operator_says_so() {
     let mut case = case();
     for name in ["bridge", "default"] {
@@ -437,7 +469,7 @@ fn a_network_may_have_more_containers_than_a_bridge_has_ports() {
         let (name, address) = (format!("c{number}"), Ipv4Addr::from(u32::from(WEB) + number));
         let interfaces = vec![interface("default", address, VETH + number)];
         case.host.links.insert(VETH + number, link(&format!("veth{number}"), 5, Some(DOCKER0)));
-        case.docker.containers.insert(name.clone(), Container { name, interfaces, published: Vec::new() });
+        case.docker.containers.insert(name.clone(), Container { name, interfaces, ..Container::default() });
     }
     assert_eq!(case.build().state.endpoints.len(), 5000);
     assert_eq!(case.hooks(Hook::Container).len(), 5000);

@@ -42,6 +42,9 @@ pub fn object(change: &Change) -> String {
             Entrance::Veth(ifindex) => format!("sender with interface index {ifindex}"),
             Entrance::Address(ifindex, address) => format!("sender {address} with interface index {ifindex}"),
             Entrance::Trusted(ifindex, _) => format!("trusted uplink with interface index {ifindex}"),
+            Entrance::Linked(ifindex, end) => {
+                format!("link of the container with interface index {ifindex} to {}", end.neighbour)
+            }
         },
         Change::SetPublished(blocks) => published(blocks.iter().map(|(block, _)| block)),
         Change::RemovePublished(blocks) => published(blocks.iter()),

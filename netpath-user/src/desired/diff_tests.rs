@@ -10,7 +10,7 @@ use proptest::{collection, prelude::*, sample};
 
 use super::*;
 use crate::desired::{
-    model::{Admission, Attachment, Endpoint, Entrance, Hook, Protocol, Uplink},
+    model::{Admission, Attachment, Endpoint, Entrance, Hook, LinkEnd, Protocol, Uplink},
     policy::Policy,
     ports::PublishedPort,
 };
@@ -53,6 +53,9 @@ fn entrance() -> impl Strategy<Value = Entrance> {
         (1_u32..4).prop_map(Entrance::Veth),
         (1_u32..4, address()).prop_map(|(ifindex, address)| Entrance::Address(ifindex, address)),
         (1_u32..4, 1_u16..3).prop_map(|(ifindex, network)| Entrance::Trusted(ifindex, network)),
+        (1_u32..4, address(), 1_u16..3, any::<bool>()).prop_map(|(ifindex, neighbour, port, answers)| {
+            Entrance::Linked(ifindex, LinkEnd { neighbour, protocol: Protocol::Tcp, port, answers })
+        }),
     ]
 }
 

@@ -132,6 +132,10 @@ pub struct Container {
     pub interfaces: Vec<Interface>,
     /// Ports published on IPv4.
     pub published: Vec<Binding>,
+    /// Ports that it exposes, the published ones included.
+    pub exposed: Vec<(u16, Protocol)>,
+    /// Names of the containers that it is linked to (`--link`, on the default network).
+    pub links: Vec<String>,
 }
 
 /// A container's interface on one network.

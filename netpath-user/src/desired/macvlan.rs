@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{docker::DockerModel, host::HostModel, model::IfIndex};
-use crate::subnet::Subnet;
+use crate::{
+    report::{MacvlanContainer, MacvlanParent},
+    subnet::Subnet,
+};
 
 /// What the names of the host's own macvlan interfaces begin with; the number of the parent follows.
 const NAME: &str = "np-macvlan";
@@ -49,6 +52,36 @@ pub fn wanted(docker: &DockerModel, host: &HostModel) -> Wanted {
         }
     }
     wanted
+}
+
+/// The parents of what could be reached, each with the host's own interface there, if it is there.
+#[must_use]
+pub fn parents(wanted: &Wanted, host: &HostModel) -> Vec<MacvlanParent> {
+    let parents = wanted.iter().map(|(parent, beside)| MacvlanParent {
+        parent: host.links.get(parent).map(|link| link.name.clone()).unwrap_or_default(),
+        ifindex: *parent,
+        interface: host.link_named(&name(*parent)).map(|(_, link)| link.name.clone()),
+        containers: beside
+            .containers
+            .iter()
+            .map(|(address, host_address)| MacvlanContainer { address: *address, host_address: *host_address })
+            .collect(),
+    });
+    parents.collect()
+}
+
+/// The same from interfaces' numbers and names alone, which know no containers.
+#[must_use]
+pub fn parents_of_links(links: &[(IfIndex, String)]) -> Vec<MacvlanParent> {
+    let of = |text: &String| text.strip_prefix(NAME).filter(|_| is_ours(text)).and_then(|rest| rest.parse().ok());
+    let own = links.iter().filter_map(|(_, text)| Some((text, of(text)?)));
+    own.map(|(text, ifindex): (_, IfIndex)| MacvlanParent {
+        parent: links.iter().find(|(number, _)| *number == ifindex).map(|(_, name)| name.clone()).unwrap_or_default(),
+        ifindex,
+        interface: Some(text.clone()),
+        containers: Vec::new(),
+    })
+    .collect()
 }
 
 /// Interfaces that are there although, or because, they are the host's own.
@@ -97,6 +130,20 @@ mod tests {
     fn a_container_in_the_hosts_subnet_is_reached_from_the_address_there() {
         let expected = Wanted::from([(2, Beside { containers: [(CONTAINER, HOST)].into() })]);
         assert_eq!(wanted(&docker("eth0", CONTAINER), &host()), expected);
+    }
+
+    #[test]
+    fn parents_show_the_hosts_interface_once_it_is_there() {
+        let mut host = host();
+        let wanted = wanted(&docker("eth0", CONTAINER), &host);
+        let shown = |host: &HostModel| parents(&wanted, host).remove(0);
+        assert_eq!((shown(&host).parent.as_str(), shown(&host).interface), ("eth0", None));
+        host.links.insert(9, Link { name: name(2), ..Link::default() });
+        assert_eq!(shown(&host).interface.as_deref(), Some("np-macvlan2"));
+        assert_eq!(shown(&host).containers, [MacvlanContainer { address: CONTAINER, host_address: HOST }]);
+        let links: Vec<_> = host.links.iter().map(|(ifindex, link)| (*ifindex, link.name.clone())).collect();
+        assert_eq!(parents_of_links(&links), [MacvlanParent { containers: Vec::new(), ..shown(&host) }]);
+        assert!(parents_of_links(&links[..1]).is_empty());
     }
 
     #[test]

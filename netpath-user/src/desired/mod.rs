@@ -9,6 +9,7 @@ pub mod describe;
 pub mod diff;
 pub mod docker;
 pub mod host;
+mod links;
 pub mod macvlan;
 pub mod model;
 pub mod network;

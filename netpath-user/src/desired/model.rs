@@ -35,6 +35,12 @@ impl Protocol {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
+    /// The protocol with an IP protocol number.
+    #[must_use]
+    pub fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+
     /// The IP protocol number.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -82,6 +88,21 @@ pub enum Entrance {
     Address(IfIndex, Ipv4Addr),
     /// An uplink that a network, by its number, trusts.
     Trusted(IfIndex, u16),
+    /// By a container's veth: what a link lets it send to a neighbour although their network keeps them apart.
+    Linked(IfIndex, LinkEnd),
+}
+
+/// One side of Docker's legacy link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkEnd {
+    /// The neighbour's address.
+    pub neighbour: Ipv4Addr,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The exposed port.
+    pub port: u16,
+    /// Whether the port is the sender's, whose answers these are.
+    pub answers: bool,
 }
 
 /// How something is let in by an interface.

@@ -54,6 +54,7 @@ pub(crate) fn docker() -> DockerModel {
         name: "web".to_owned(),
         interfaces: vec![interface("default", WEB, VETH)],
         published: vec![binding],
+        ..Container::default()
     };
     DockerModel {
         engine: Engine::default(),

@@ -101,7 +101,7 @@ pub fn bypassed(ruleset: &Ruleset, scene: &Scene) -> Vec<Finding> {
     let mut findings = BTreeMap::new();
     for table in &ruleset.tables {
         for (name, chain) in &table.chains {
-            let Some(hook) = chain.hook else { continue };
+            let Some(hook) = chain.hook.filter(|hook| *hook != Hook::Output) else { continue };
             let mut walk = Walk { table, scene, findings: &mut findings };
             let left = walk.base(name, chain, cases(scene, hook));
             if chain.drops_by_default && !is_dockers_policy(table, name, chain) {
@@ -160,6 +160,7 @@ fn cases(scene: &Scene, hook: Hook) -> Vec<Case<'_>> {
                 cases.extend(near().map(|to| case(false, None, to, own(), any())));
                 cases.push(case(false, None, bridge(), any(), own()));
             }
+            Hook::Output => {}
             Hook::Bridge => {
                 cases.push(case(false, None, None, own(), any()));
                 cases.push(case(false, None, None, any(), own()));

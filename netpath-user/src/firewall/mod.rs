@@ -14,12 +14,14 @@ use std::{
 
 pub use self::{
     judge::{Effect, Finding, Scene, SceneNetwork, bypassed},
+    output::of_host_sockets,
     translates::translating,
 };
 use crate::subnet::Subnet;
 
 mod judge;
 mod nft;
+mod output;
 pub mod read;
 mod save;
 pub mod stale;
@@ -91,6 +93,8 @@ pub enum Hook {
     Forward,
     /// On the way out.
     Postrouting,
+    /// Where the host's own packets begin; none of containers' comes there.
+    Output,
     /// Where a bridge's own ports are the interfaces.
     Bridge,
 }

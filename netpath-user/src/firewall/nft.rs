@@ -68,6 +68,7 @@ fn hook(family: &str, chain: &Value) -> Option<Hook> {
         ("netdev", "ingress") | ("inet", "ingress") | (_, "prerouting") => Some(Hook::Prerouting),
         ("netdev", "egress") | (_, "postrouting") => Some(Hook::Postrouting),
         (_, "forward") => Some(Hook::Forward),
+        ("ip" | "inet", "output") => Some(Hook::Output),
         _ => None,
     }
 }

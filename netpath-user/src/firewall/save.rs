@@ -50,12 +50,13 @@ fn is_foreign(rule: &Rule) -> bool {
     rule.action == Action::Restrict && rule.conditions.source.as_ref().is_some_and(|source| !source.negated)
 }
 
-/// A built-in chain's place. The host's own packets and those to the host aren't containers'.
+/// A built-in chain's place. Packets to the host aren't containers'.
 fn hook(chain: &str) -> Option<Hook> {
     match chain {
         "PREROUTING" => Some(Hook::Prerouting),
         "FORWARD" => Some(Hook::Forward),
         "POSTROUTING" => Some(Hook::Postrouting),
+        "OUTPUT" => Some(Hook::Output),
         _ => None,
     }
 }

@@ -27,6 +27,12 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("rules that only log or let pass stand in nobody's way", harmless).own_netpath().takeover(),
     Case::new("rules that netpath would pass by are named; in sole mode nothing else is done about them", named)
         .own_netpath(),
+    Case::new(
+        "rules in OUTPUT hold for the host's connections to published ports by the container's address, and migrate \
+         --check names the others",
+        of_host_sockets,
+    )
+    .own_netpath(),
 ];
 
 /// How soon a rule that came or went must show.
@@ -35,14 +41,14 @@ const NOTICE_DEADLINE: Duration = Duration::from_secs(15);
 const TARGET: SocketAddrV4 = SocketAddrV4::new(HOST, 8080);
 
 /// A rule on the lab's host; dropping it deletes it.
-struct Rule<'a> {
+pub(crate) struct Rule<'a> {
     host: &'a Place,
     words: Vec<String>,
 }
 
 impl<'a> Rule<'a> {
     /// `iptables -I CHAIN RULE`.
-    fn insert(host: &'a Place, rule: &str) -> Result<Self> {
+    pub(crate) fn insert(host: &'a Place, rule: &str) -> Result<Self> {
         let words: Vec<String> = rule.split_whitespace().map(str::to_owned).collect();
         let rule = Self { host, words };
         rule.iptables("-I")?;
@@ -65,7 +71,7 @@ impl Drop for Rule<'_> {
 }
 
 /// The lab's host, apart from the lab, so that a rule may live while the lab is changed.
-fn host(lab: &Lab) -> Result<Place> {
+pub(crate) fn host(lab: &Lab) -> Result<Place> {
     Place::open("host", std::path::Path::new(&lab.host().path()))
 }
 
@@ -192,4 +198,28 @@ fn expect_flow(lab: &mut Lab, client: Ipv4Addr) -> Result<()> {
     let flows = lab.netpath()?.flows()?;
     ensure!(flows.iter().any(|flow| flow.original.source == client), "netpath carries {flows:?}");
     Ok(())
+}
+
+fn of_host_sockets(lab: &mut Lab) -> Result<()> {
+    let host = host(lab)?;
+    lab.start_netpath(Options::default())?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
+    connect_from(lab.host(), TARGET)?.echo("without a rule")?;
+    let refuse = "-p tcp -m owner --uid-owner 0 -j REJECT --reject-with tcp-reset";
+    let by_owner = Rule::insert(&host, &format!("OUTPUT -o docker0 {refuse}"))?;
+    ensure!(connect_from(lab.host(), TARGET).is_err(), "a rule about the owner and docker0 has no effect");
+    drop(by_owner);
+    let by_container = Rule::insert(&host, &format!("OUTPUT -d {} {refuse}", container.address()?))?;
+    ensure!(connect_from(lab.host(), TARGET).is_err(), "a rule about the container's address has no effect");
+    drop(by_container);
+    let _by_host = Rule::insert(&host, &format!("OUTPUT -d {HOST} {refuse}"))?;
+    connect_from(lab.host(), TARGET).context("past a rule about the host's address")?.echo("past it")?;
+    let output = lab.netpath()?.output(&["migrate", "--check", "--output", "json"])?;
+    let report: Value = serde_json::from_str(&output.stdout).context("read the check's report")?;
+    let findings = report["findings"].as_array().context("the report has no findings")?;
+    let named: Vec<_> = findings.iter().filter(|finding| finding["subject"] == "output_rule").collect();
+    let [named] = named.as_slice() else { anyhow::bail!("{report:#}") };
+    ensure!(named["level"] == "changes" && named["finding"].to_string().contains("OUTPUT -d 192.0.2.2"), "{named}");
+    ensure!(lab.netpath()?.status()?.in_sync, "netpath isn't in step");
+    expect_refused_networks(lab, &[])
 }

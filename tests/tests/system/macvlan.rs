@@ -13,6 +13,7 @@ use netpath_tests::lab::{HOST, Lab};
 use netpath_tests::netpath::Options;
 use netpath_tests::server::{Server, any};
 use netpath_tests::wait;
+use serde_json::{Value, json};
 
 use super::networks::configure;
 use super::reach::connect;
@@ -31,6 +32,9 @@ const TARGET: SocketAddrV4 = SocketAddrV4::new(MACVLAN, 8070);
 /// How soon the host's way comes and goes.
 const SOON: Duration = Duration::from_secs(2);
 
+/// How soon `netpath status` shows it: the daemon looks every two seconds at what nobody tells it of.
+const SHOWN: Duration = Duration::from_secs(5);
+
 /// How long it takes to believe that none comes.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -41,6 +45,29 @@ fn start(lab: &Lab) -> Result<(Network, Container)> {
     let serving = lab.docker().serving(&["tcp:8070", "udp:8070"]).network(network.name());
     let container = serving.option("--ip", &MACVLAN.to_string()).start()?;
     Ok((network, container))
+}
+
+/// What `netpath status` says of the host's way, as soon as `is_so`.
+fn shown(lab: &mut Lab, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+    let netpath = lab.netpath()?;
+    wait::until(what, SHOWN, || {
+        let status: Value = serde_json::from_str(&netpath.output(&["status", "--output", "json"])?.stdout)?;
+        let macvlan = &status["macvlan"];
+        ensure!(is_so(macvlan), "status shows {macvlan}");
+        Ok(())
+    })
+}
+
+/// Whether it is the one way to the one container.
+fn is_the_way(macvlan: &Value) -> bool {
+    let parent = &macvlan["parents"][0];
+    let container = json!([{"address": MACVLAN, "host_address": HOST}]);
+    let is_up = parent["interface"].as_str().is_some_and(|name| name.starts_with("np-macvlan"));
+    macvlan["host_access"] == true
+        && macvlan["error"].is_null()
+        && parent["parent"] == "eth0"
+        && is_up
+        && parent["containers"] == container
 }
 
 /// The name and the Ethernet address of the host's macvlan interface; empty: there is none.
@@ -83,9 +110,14 @@ fn both_ways(lab: &mut Lab) -> Result<()> {
     ensure!(TcpClient::connect(lab.host(), on_lan)?.who()?.ip() == &HOST, "the host goes out under another address");
     ensure!(lab.netpath()?.status()?.in_sync, "netpath isn't in step");
     expect_one_answer(lab)?;
+    shown(lab, "status to show the way", is_the_way)?;
+    let table = lab.netpath()?.expect_code(&["status"], 0)?.stdout;
+    ensure!(table.contains("macvlan: the host reaches its macvlan containers"), "{table}");
+    ensure!(table.contains("MACVLAN PARENT") && table.contains(&MACVLAN.to_string()), "{table}");
 
     drop(container);
     expect_interface(lab, false)?;
+    shown(lab, "status to forget the way", |macvlan| macvlan["parents"] == json!([]))?;
     let routes = lab.host().run(&["ip", "route", "show", &MACVLAN.to_string()])?;
     ensure!(routes.is_empty(), "a route is left: {routes}");
     Ok(())
@@ -115,6 +147,8 @@ fn lifetime(lab: &mut Lab) -> Result<()> {
     let before = interface(lab)?;
     lab.netpath()?.kill()?;
     reach(lab).context("without a daemon")?;
+    let is_there = |macvlan: &Value| macvlan["parents"][0]["interface"].is_string();
+    shown(lab, "status to show the interface without a daemon", is_there)?;
     lab.netpath()?.start_again()?;
     lab.netpath()?.wait_in_step()?;
     reach(lab)?;
@@ -134,5 +168,6 @@ fn off(lab: &mut Lab) -> Result<()> {
     let never = TcpClient::connect_within(lab.host(), 0, TARGET, PATIENCE);
     ensure!(never.is_err(), "the host reaches its macvlan container");
     ensure!(interface(lab)?.is_empty(), "it has {}", interface(lab)?);
-    Ok(())
+    let is_off = |macvlan: &Value| macvlan["host_access"] == false && macvlan["parents"][0]["interface"].is_null();
+    shown(lab, "status to say that it is off", |macvlan| is_off(macvlan) && macvlan["parents"][0]["parent"] == "eth0")
 }

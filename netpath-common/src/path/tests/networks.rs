@@ -83,6 +83,48 @@ fn without_icc_neighbours_are_closed_and_published_ports_stay_open() {
 }
 
 #[test]
+fn a_link_opens_the_linked_ports_where_icc_is_off_and_nothing_else() {
+    let to_web = |port| from_to(CLIENT, WEB, port);
+    let model = |mode, terms| {
+        let mut model = host(mode, terms);
+        let linked = Admitted { admits: Admitted::LINKED, network: 0, terms: 0 };
+        for (ifindex, subject, side) in
+            [(CLIENT_IFINDEX, WEB, AdmittedKey::ASKS), (WEB_IFINDEX, CLIENT, AdmittedKey::ANSWERS)]
+        {
+            let key = AdmittedKey {
+                port: 5432_u16.to_be_bytes(),
+                protocol: 17,
+                side,
+                ..AdmittedKey::address(ifindex, subject)
+            };
+            model.admitted.insert(key, linked);
+        }
+        model
+    };
+    let send = |model: &mut Model, from, from_to| {
+        let to = if from == CLIENT_IFINDEX { WEB_IFINDEX } else { CLIENT_IFINDEX };
+        outbound(model, from, 1, &mut addressed(to, from_to, Kind::Udp))
+    };
+    for (mode, terms) in [(Mode::Sole, Terms::ICC_OFF), (Mode::Takeover, Terms::ICC_OFF | Terms::ICC_UNGUARDED)] {
+        let mut model = model(mode, terms);
+        let asked = send(&mut model, CLIENT_IFINDEX, to_web(5432));
+        assert_eq!(asked.path(), Some(PathCount::Local), "{mode:?}");
+        let answer = Summary { source_port: 5432, destination_port: 5000, ..from_to(WEB, CLIENT, 0) };
+        let answered = send(&mut model, WEB_IFINDEX, answer);
+        assert_eq!(answered.path(), Some(PathCount::Local), "{mode:?}");
+        for (ifindex, closed) in [
+            (CLIENT_IFINDEX, to_web(5433)),
+            (CLIENT_IFINDEX, Summary { source_port: 5432, ..to_web(5433) }),
+            (WEB_IFINDEX, from_to(WEB, CLIENT, 5432)),
+        ] {
+            assert_eq!(send(&mut model, ifindex, closed).drop_reason(), Some(DropReason::IccOff), "{closed:?}");
+        }
+    }
+    let mut guarded = model(Mode::Takeover, Terms::ICC_OFF);
+    assert_kernel(send(&mut guarded, CLIENT_IFINDEX, to_web(5432)));
+}
+
+#[test]
 fn multicast_on_a_network_without_icc_reaches_nobody_and_otherwise_the_bridge() {
     let group = from_to(CLIENT, [224, 0, 0, 251], 5353);
     let frame = || {
@@ -322,7 +364,7 @@ fn a_container_may_send_with_its_address_on_another_network() {
         let mut model = host(mode, 0);
         // The container behind WEB's veth is also the one with the address OTHER.
         let sibling = Admitted { admits: Admitted::SENDS, network: 0, terms: 0 };
-        model.admitted.insert(AdmittedKey { ifindex: WEB_IFINDEX, subject: OTHER }, sibling);
+        model.admitted.insert(AdmittedKey::address(WEB_IFINDEX, OTHER), sibling);
         let sent = from_to(OTHER, FAR, 53);
         let mut frame = build(sent, Kind::Udp, b"");
         assert_eq!(outbound(&mut model, WEB_IFINDEX, 1, &mut frame).path(), Some(PathCount::MasqueradeOut));

@@ -19,7 +19,8 @@ use crate::cli::output::protocol_name;
 
 /// A connection. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Connection {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Connection {
     pub(super) protocol: &'static str,
     pub(super) state: &'static str,
     pub(super) kind: &'static str,
@@ -45,7 +46,8 @@ pub(super) struct Connection {
 
 /// Addresses and ports of a packet. For ICMP the identifier takes the place of one port, the other is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Tuple {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Tuple {
     pub(super) source: Ipv4Addr,
     pub(super) source_port: u16,
     pub(super) destination: Ipv4Addr,
@@ -54,7 +56,8 @@ pub(super) struct Tuple {
 
 /// What is known of each direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Directions {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Directions {
     pub(super) original: Side,
     /// Absent: that entry is missing, the collector takes the other one.
     pub(super) reply: Option<Side>,
@@ -62,7 +65,8 @@ pub(super) struct Directions {
 
 /// What is known of one direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Side {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Side {
     /// What it has shown.
     pub(super) seen: Vec<&'static str>,
     /// Index of its hop.

@@ -47,7 +47,8 @@ pub(in crate::cli) struct EventsArgs {
 
 /// An event as JSON. Fields are added, never renamed.
 #[derive(Debug, PartialEq, Serialize)]
-struct Told<'told> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Told<'told> {
     /// `new` or `destroy`.
     event: &'static str,
     time_unix_ms: u64,
@@ -69,7 +70,8 @@ struct Told<'told> {
 
 /// Events that a slow listener missed, as JSON.
 #[derive(Debug, Serialize)]
-struct Lost {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Lost {
     event: &'static str,
     events: u64,
 }

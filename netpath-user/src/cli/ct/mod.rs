@@ -18,6 +18,13 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use self::connection::{Connection, Names};
+#[cfg(test)]
+pub(super) use self::{
+    connection::Connection as ListedConnection,
+    events::{Lost, Told},
+    remove::Removed,
+    stats::Stats,
+};
 pub(super) use self::{events::EventsArgs, filter::FilterArgs};
 use super::{
     args::{CtVerb, Global},
@@ -29,8 +36,11 @@ use crate::{control::ClientError, status::Network};
 
 /// How many connections there are.
 #[derive(Debug, Serialize)]
-struct Count {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Count {
+    /// Connections in the table.
     count: u64,
+    /// How many it holds.
     capacity: u32,
 }
 

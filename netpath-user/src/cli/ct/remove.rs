@@ -18,7 +18,9 @@ use crate::{
 
 /// What was removed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Removed {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Removed {
+    /// How many connections.
     removed: u64,
 }
 

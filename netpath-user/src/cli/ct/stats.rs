@@ -21,7 +21,8 @@ const DROPS: [DropReason; 4] =
 
 /// The report. Fields are added, never renamed.
 #[derive(Debug, Default, PartialEq, Serialize)]
-struct Stats {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Stats {
     /// Connections in the table, those included that have ended and wait for the collector.
     count: u64,
     /// How many the table holds.

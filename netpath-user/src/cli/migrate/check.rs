@@ -111,6 +111,12 @@ fn rules(findings: &mut Vec<Item>, facts: &Facts) {
         );
         findings.push(Item { subject: "rule", level, finding, advice: advice.to_owned() });
     }
+    for rule in &facts.of_host_sockets {
+        let advice = "the host's own connections to published ports pass it by: they are led to the container at the socket, \
+                      and every chain sees the container's address. Say it with that address";
+        let (subject, finding) = ("output_rule", format!("`{rule}`"));
+        findings.push(Item { subject, level: Level::Changes, finding, advice: advice.to_owned() });
+    }
     for error in &facts.unreadable {
         let advice = "rules that can't be seen may be there; look for them yourself".to_owned();
         findings.push(Item { subject: "unreadable_rules", level: Level::Changes, finding: error.clone(), advice });
@@ -140,7 +146,7 @@ fn docker(findings: &mut Vec<Item>, facts: &Facts) {
         let advice = "`netpath migrate --to sole` removes them";
         add("stale_chains", Level::Blocks, "iptables has chains of an earlier run of dockerd".to_owned(), advice);
     }
-    if docker.mode == Some(Mode::Sole) && facts.docker_chains_ipv6 {
+    if docker.mode == Some(Mode::Sole) && facts.docker_chains_ipv6 && !facts.has_ipv6() {
         let advice = "it has a switch of its own: set \"ip6tables\": false as well";
         add("ip6tables", Level::Changes, "dockerd still keeps rules of ip6tables".to_owned(), advice);
     }
@@ -169,8 +175,12 @@ fn network(findings: &mut Vec<Item>, facts: &Facts, Surveyed { network, ipv6, op
         return;
     }
     if *ipv6 {
-        let advice =
-            "netpath carries IPv4 only: its IPv6 stays with the kernel, which in sole mode has no rules for it";
+        let advice = if facts.docker.mode == Some(Mode::Sole) && !facts.docker_chains_ipv6 {
+            "netpath carries IPv4 only, and nobody keeps the wire from its IPv6 addresses: set \"ip6tables\": true"
+        } else {
+            "netpath carries IPv4 only: its IPv6 stays with the kernel and with dockerd's rules of ip6tables, which \
+             `migrate --to sole` leaves on"
+        };
         add("ipv6", format!("network {name} has IPv6"), advice);
     }
     // dockerd forces it off on the default network when it keeps no rules.
@@ -307,6 +317,7 @@ mod tests {
                 ..Survey::default()
             },
             bypassed: vec![rule("counts"), rule("restricts")],
+            of_host_sockets: vec!["iptables-nft -t nat -A OUTPUT".to_owned()],
             unreadable: vec!["nft isn't installed".to_owned()],
             docker_chains: true,
             docker_chains_ipv6: true,
@@ -327,8 +338,8 @@ mod tests {
             ("stale_chains", Level::Blocks),
             ("ip_forward", Level::Blocks),
             ("rule", Level::Changes),
+            ("output_rule", Level::Changes),
             ("unreadable_rules", Level::Changes),
-            ("ip6tables", Level::Changes),
             ("docker_proxy", Level::Changes),
             ("live_restore", Level::Changes),
             ("ipv6", Level::Changes),
@@ -344,6 +355,24 @@ mod tests {
         let report = report(&facts);
         assert!(!report.ready && report.findings[0].level == Level::Blocks);
         assert!(text(&report).contains("must be settled"), "{}", text(&report));
+    }
+
+    #[test]
+    fn rules_of_ip6tables_are_asked_for_where_a_network_has_ipv6_and_called_useless_elsewhere() {
+        let network = Network { driver: BRIDGE_DRIVER.to_owned(), ..Network::default() };
+        let mut facts = quiet();
+        facts.docker.mode = Some(Mode::Sole);
+        let said = |facts: &Facts| {
+            let findings = report(facts).findings.into_iter().filter(|item| item.subject != FORWARD.0);
+            findings.map(|item| (item.subject, item.advice.contains("nobody keeps the wire"))).collect::<Vec<_>>()
+        };
+        facts.docker_chains_ipv6 = true;
+        assert_eq!(said(&facts), [("ip6tables", false)]);
+        let surveyed = Surveyed { network, ipv6: true, ..Surveyed::default() };
+        facts.docker.networks.insert("1".to_owned(), surveyed);
+        assert_eq!(said(&facts), [("ipv6", false)]);
+        facts.docker_chains_ipv6 = false;
+        assert_eq!(said(&facts), [("ipv6", true)]);
     }
 
     #[test]

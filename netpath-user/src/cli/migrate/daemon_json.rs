@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 /// The keys by which dockerd leaves packets to somebody else.
 pub(super) const KEYS: [&str; 3] = ["iptables", "ip6tables", "userland-proxy"];
 
+/// That of them which is about IPv6.
+const IPV6: &str = "ip6tables";
+
 /// What is behind the file's name for the file as it was before.
 const BACKUP: &str = ".netpath-backup";
 
@@ -23,10 +26,11 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// The file's text with which dockerd leaves packets to netpath.
-pub(super) fn hands_off(before: Option<&str>) -> anyhow::Result<String> {
+/// The file's text with which dockerd leaves packets to netpath. Where containers have IPv6, whatever rules dockerd keeps of
+/// ip6tables stay: nobody else guards that.
+pub(super) fn hands_off(before: Option<&str>, has_ipv6: bool) -> anyhow::Result<String> {
     let mut settings = settings(before)?;
-    for key in KEYS {
+    for key in KEYS.into_iter().filter(|key| !(has_ipv6 && *key == IPV6)) {
         settings.insert(key.to_owned(), Value::Bool(false));
     }
     text(&settings)
@@ -99,15 +103,17 @@ mod tests {
     #[test]
     fn other_keys_stay_and_the_way_back_is_the_same() {
         let before = r#"{"live-restore": true, "userland-proxy": true}"#;
-        let off = hands_off(Some(before)).unwrap();
+        let off = hands_off(Some(before), false).unwrap();
         let value: Value = serde_json::from_str(&off).unwrap();
         assert_eq!(value["live-restore"], true);
         assert!(KEYS.iter().all(|key| value[*key] == false), "{value}");
+        let with_ipv6: Value = serde_json::from_str(&hands_off(Some(before), true).unwrap()).unwrap();
+        assert!(with_ipv6["iptables"] == false && with_ipv6.get(IPV6).is_none(), "{with_ipv6}");
         let back: Value = serde_json::from_str(&hands_on(Some(&off), Some(before)).unwrap()).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(before).unwrap());
         assert_eq!(hands_on(Some(&off), Some(&off)).unwrap(), "{\n  \"live-restore\": true\n}\n");
-        assert_eq!(hands_on(Some(&hands_off(None).unwrap()), None).unwrap(), "{}\n");
-        assert!(hands_off(Some("iptables: false")).is_err() && hands_off(Some("[]")).is_err());
+        assert_eq!(hands_on(Some(&hands_off(None, false).unwrap()), None).unwrap(), "{}\n");
+        assert!(hands_off(Some("iptables: false"), false).is_err() && hands_off(Some("[]"), false).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use crate::{
     daemon::bypass,
     desired::{docker::DockerModel, model::State, uplinks::UplinkChoice},
-    firewall::{Finding, Ruleset, Scene, bypassed, read, stale},
+    firewall::{Finding, Ruleset, Scene, bypassed, of_host_sockets, read, stale},
     report::BypassedRule,
     status::Status,
     watch::{
@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub(super) netpath: Option<Status>,
     /// Rules that netpath would pass by, with the names of networks.
     pub(super) bypassed: Vec<BypassedRule>,
+    /// Rules about the host's own packets that its connections to published ports pass by.
+    pub(super) of_host_sockets: Vec<String>,
     /// What of the firewall couldn't be read.
     pub(super) unreadable: Vec<String>,
     /// Whether iptables has chains of Docker's.
@@ -49,6 +51,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Whether a network has IPv6.
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.docker.networks.values().any(|surveyed| surveyed.ipv6)
+    }
+
     /// Looks at everything.
     pub(super) async fn gather(netpath: Option<Status>) -> anyhow::Result<Self> {
         let docker = survey(&socket_from_environment()?).await?;
@@ -63,6 +70,7 @@ impl Facts {
         let of_family = |ipv6: bool| saved.iter().filter(move |saved| saved.restores.starts_with("ip6") == ipv6);
         Ok(Self {
             bypassed: bypass::rules(&findings, &scene),
+            of_host_sockets: of_host_sockets(&ruleset, &scene.host_addresses),
             unreadable: ruleset.errors,
             docker_chains: of_family(false).any(|saved| stale::has_docker(&saved.text)),
             docker_chains_ipv6: of_family(true).any(|saved| stale::has_docker(&saved.text)),

@@ -149,6 +149,7 @@ fn situation(args: &MigrateArgs, facts: &Facts, restart: &Restart) -> anyhow::Re
         mode: facts.docker.mode,
         attached: facts.netpath.as_ref().is_some_and(|status| status.attached),
         docker_chains: facts.docker_chains,
+        has_ipv6: facts.has_ipv6(),
         daemon_json: args.daemon_json.clone(),
         before: daemon_json::read(&args.daemon_json)?,
         backup: daemon_json::read(&daemon_json::backup_of(&args.daemon_json))?,

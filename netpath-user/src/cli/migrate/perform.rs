@@ -85,7 +85,7 @@ impl Performer<'_> {
             }
             Action::Restart => self.restart_dockerd().await,
             Action::ExpectRules => self.expect_rules().await,
-            Action::RemoveRules => self.remove_rules().await,
+            Action::RemoveRules { ipv6 } => self.remove_rules(*ipv6).await,
             Action::Detach => detach::perform(self.global).await.map(drop),
         }
     }
@@ -163,8 +163,9 @@ impl Performer<'_> {
         }
     }
 
-    async fn remove_rules(&self) -> anyhow::Result<()> {
-        for saved in read::saved().await {
+    async fn remove_rules(&self, ipv6: bool) -> anyhow::Result<()> {
+        let concerned = |saved: &read::Saved| ipv6 || !saved.restores.starts_with("ip6");
+        for saved in read::saved().await.into_iter().filter(concerned) {
             let script = stale::removal(&saved.text, &self.scene);
             if !script.is_empty() {
                 read::change(&saved.restores, &script).await?;
@@ -172,7 +173,7 @@ impl Performer<'_> {
         }
         read::remove_docker_table().await?;
         let left = read::saved().await;
-        if left.iter().any(|saved| stale::has_docker(&saved.text)) {
+        if left.iter().any(|saved| concerned(saved) && stale::has_docker(&saved.text)) {
             bail!("chains of Docker's are still there");
         }
         Ok(())

@@ -50,7 +50,10 @@ pub(super) enum Action {
     /// Waits until Docker's rules are there.
     ExpectRules,
     /// Removes Docker's rules, which nobody keeps any more.
-    RemoveRules,
+    RemoveRules {
+        /// Those of ip6tables too.
+        ipv6: bool,
+    },
     /// Detaches netpath.
     Detach,
 }
@@ -64,6 +67,8 @@ pub(super) struct Situation {
     pub(super) attached: bool,
     /// Whether chains of Docker's are there.
     pub(super) docker_chains: bool,
+    /// Whether a network has IPv6, whose rules stay dockerd's.
+    pub(super) has_ipv6: bool,
     /// dockerd's configuration file.
     pub(super) daemon_json: PathBuf,
     /// What is in it.
@@ -91,12 +96,12 @@ pub(super) fn plan(target: Target, situation: &Situation) -> anyhow::Result<Vec<
     match (target, mode) {
         (Target::Sole, Mode::Takeover) => {
             steps.push(wait_for(Mode::Takeover));
-            steps.push(configure(daemon_json::hands_off(situation.before.as_deref())?));
-            steps.extend([restart(), wait_for(Mode::Sole), remove_rules()]);
+            steps.push(configure(daemon_json::hands_off(situation.before.as_deref(), situation.has_ipv6)?));
+            steps.extend([restart(), wait_for(Mode::Sole), remove_rules(!situation.has_ipv6)]);
         }
         (Target::Sole, Mode::Sole) => {
             if situation.docker_chains {
-                steps.extend([wait_for(Mode::Sole), remove_rules()]);
+                steps.extend([wait_for(Mode::Sole), remove_rules(!situation.has_ipv6)]);
             }
         }
         (Target::Takeover | Target::Docker, Mode::Sole) => {
@@ -152,10 +157,13 @@ fn expect_rules() -> Step {
     Step { action: Action::ExpectRules, does: "see that Docker's rules are there".to_owned(), undo: None }
 }
 
-fn remove_rules() -> Step {
-    let does = "remove Docker's rules, which nobody keeps any more; DOCKER-USER stays where it has rules of yours, and so \
-                do all policies";
-    Step { action: Action::RemoveRules, does: does.to_owned(), undo: None }
+fn remove_rules(ipv6: bool) -> Step {
+    let which = if ipv6 { "" } else { " of IPv4" };
+    let does = format!(
+        "remove Docker's rules{which}, which nobody keeps any more; DOCKER-USER stays where it has rules of yours, and so \
+         do all policies"
+    );
+    Step { action: Action::RemoveRules { ipv6 }, does, undo: None }
 }
 
 /// Whether a plan restarts dockerd.
@@ -215,7 +223,8 @@ mod tests {
             Action::Configure { .. } => "configure",
             Action::Restart => "restart",
             Action::ExpectRules => "rules",
-            Action::RemoveRules => "remove",
+            Action::RemoveRules { ipv6: true } => "remove",
+            Action::RemoveRules { ipv6: false } => "remove IPv4",
             Action::Detach => "detach",
         };
         plan(target, situation).unwrap().iter().map(name).collect()
@@ -225,10 +234,13 @@ mod tests {
     fn somebody_always_keeps_the_host_closed() {
         let (takeover, sole) = (situation(Mode::Takeover), situation(Mode::Sole));
         let stale = Situation { docker_chains: true, ..situation(Mode::Sole) };
+        let ipv6 = Situation { has_ipv6: true, ..situation(Mode::Takeover) };
         let unattached = |mode| Situation { attached: false, ..situation(mode) };
         for (target, situation, expected) in [
             // netpath enforces before the rules go.
             (Target::Sole, &takeover, &["takeover", "configure", "restart", "sole", "remove"][..]),
+            // Nobody but Docker's rules keeps IPv6 closed.
+            (Target::Sole, &ipv6, &["takeover", "configure", "restart", "sole", "remove IPv4"]),
             (Target::Sole, &sole, &[]),
             (Target::Sole, &stale, &["sole", "remove"]),
             (Target::Takeover, &sole, &["sole", "configure", "restart", "rules", "takeover"]),

@@ -1,6 +1,10 @@
 //! From the API's answers to the model. Fields that Docker leaves out, leaves empty or fills with IPv6 are skipped.
 
-use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv4Addr,
+    path::PathBuf,
+};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerSummary, EndpointSettings, EventMessage, Network as ApiNetwork, PortMap,
@@ -137,6 +141,8 @@ pub(super) fn container(api: &ContainerInspectResponse) -> Option<Sighting> {
         name: name.strip_prefix('/').unwrap_or(name).to_owned(),
         interfaces,
         published: settings.and_then(|settings| settings.ports.as_ref()).map(bindings).unwrap_or_default(),
+        exposed: exposed(api),
+        links: links(api),
     };
     let sandbox = settings.and_then(|settings| settings.sandbox_key.clone()).filter(|key| !key.is_empty());
     let process = PathBuf::from(format!("/proc/{pid}/ns/net"));
@@ -184,6 +190,22 @@ fn bindings(ports: &PortMap) -> Vec<Binding> {
     }
     bindings.sort();
     bindings
+}
+
+/// The ports that a container exposes: those of its configuration, and those that are published.
+fn exposed(api: &ContainerInspectResponse) -> Vec<(u16, Protocol)> {
+    let configured = api.config.as_ref().and_then(|config| config.exposed_ports.as_ref());
+    let published = api.network_settings.as_ref().and_then(|settings| settings.ports.as_ref());
+    let words = configured.into_iter().flatten().chain(published.into_iter().flat_map(HashMap::keys));
+    let ports: BTreeSet<_> = words.filter_map(|word| container_port(word)).collect();
+    ports.into_iter().collect()
+}
+
+/// The names of the containers that one is linked to: `/db:/web/alias` leads to `db`.
+fn links(api: &ContainerInspectResponse) -> Vec<String> {
+    let links = api.host_config.as_ref().and_then(|config| config.links.as_ref());
+    let names = links.into_iter().flatten().filter_map(|link| link.split(':').next());
+    names.map(|name| name.trim_start_matches('/').to_owned()).collect()
 }
 
 /// `80/tcp`.

@@ -12,6 +12,8 @@ fn web() -> Value {
         "Id": ID,
         "Name": "/web",
         "State": {"Status": "running", "Running": true, "Paused": false, "Pid": 18628},
+        "Config": {"ExposedPorts": {"5432/tcp": {}, "80/tcp": {}}},
+        "HostConfig": {"Links": ["/db:/web/database", "/cache:/web/cache"]},
         "NetworkSettings": {
             "SandboxKey": "/var/run/docker/netns/f71b05d9c96b",
             "Ports": {
@@ -62,6 +64,14 @@ fn a_running_container() {
                 binding(Ipv4Addr::UNSPECIFIED, 8080, 80, Protocol::Tcp),
                 binding(Ipv4Addr::new(192, 0, 2, 1), 9000, 9000, Protocol::Udp),
             ],
+            exposed: vec![
+                (80, Protocol::Tcp),
+                (443, Protocol::Tcp),
+                (5000, Protocol::Sctp),
+                (5432, Protocol::Tcp),
+                (9000, Protocol::Udp),
+            ],
+            links: vec!["db".to_owned(), "cache".to_owned()],
         },
         search: Search {
             namespaces: vec!["/proc/18628/ns/net".into(), "/var/run/docker/netns/f71b05d9c96b".into()],
