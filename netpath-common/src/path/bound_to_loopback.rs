@@ -5,6 +5,9 @@
 //! they are translated, the source to the gateway that the container knows, and sent into the container; the answers come in
 //! by the loopback interface as if the host had given them itself. In takeover docker-proxy serves these sockets, or Docker's
 //! rules do.
+//!
+//! [`super::from_host_to_wire`] looks at the host's own packets too, where they leave by an uplink. There nearly all pass
+//! untouched, and a flow is opened only to get out of another one's way; here a flow is what brings a packet anywhere at all.
 
 use super::{HOST_IFINDEX, Workspace, from_socket, generation, is_loopback, known_flow};
 use crate::{

@@ -4,6 +4,9 @@
 //! nothing of that, and the answers would be taken for the container's. Then the host's flow gets another source port, as
 //! netfilter's null binding gives it one (net/netfilter/nf_nat_core.c), and its answers are translated back before the
 //! host's stack sees them. All else goes on untouched: this is the way of every packet of the host's own.
+//!
+//! Not of those to published ports: the host's sockets are led there when they connect ([`super::from_socket`]), and those that
+//! can't be by the loopback interface ([`super::bound_to_loopback`]).
 
 use super::{HOST_IFINDEX, Workspace, generation, icmp_error, known_flow};
 use crate::{

@@ -16,7 +16,7 @@ use crate::{
 /// A line of `netpath ct events`.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[allow(dead_code, reason = "only its schema is of use")]
+#[expect(dead_code, reason = "only its schema is of use")]
 enum EventLine {
     Told(ct::Told<'static>),
     Lost(ct::Lost),

@@ -5,25 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::links::{FdLink, PinnedLink};
-use netpath_common::abi::Mode;
-use netpath_common::abi::names::program;
 use netpath_tests::case::Case;
-use netpath_tests::client::TcpClient;
 use netpath_tests::container::IMAGE;
 use netpath_tests::dockerd::Restart;
 use netpath_tests::image::BUSYBOX;
 use netpath_tests::lab::{GATEWAY, HOST, HOST_IPV6, HOST_SECOND, Lab};
 use netpath_tests::netns::Place;
 use netpath_tests::netpath::Options;
-use netpath_tests::proof::{Attached, expect_unloaded};
-use netpath_tests::protocol::Progress;
 use netpath_tests::server::Server;
-use netpath_tests::traffic::{BackgroundTransfer, Direction};
 use netpath_tests::wait;
 use socket2::{Domain, Socket, Type};
 
-use super::reach::{PUBLISH_DEADLINE, expect_silence};
+use super::reach::PUBLISH_DEADLINE;
+
+mod lifetime;
+mod loopback;
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("the host reaches a published TCP port at each of its own addresses and is shown what it asked for", tcp)
@@ -34,20 +30,26 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("without docker-proxy the host reaches published ports just so", without_proxy).takeover().own_netpath(),
     Case::new("a socket that is bound to an address of the host is seen under it", bound).netpath(),
     Case::new("sockets that can't talk to a container stay with docker-proxy", stay).takeover().netpath(),
-    Case::new("a socket that is bound to 127.0.0.1 reaches published ports", bound_to_loopback).netpath(),
-    Case::new("a socket that is bound to 127.0.0.1 carries much, and learns what is refused or gone", loopback_ends)
-        .sole()
-        .netpath(),
+    Case::new("a socket that is bound to 127.0.0.1 reaches published ports", loopback::bound_to_loopback).netpath(),
+    Case::new(
+        "a socket that is bound to 127.0.0.1 carries much, and learns what is refused or gone",
+        loopback::loopback_ends,
+    )
+    .sole()
+    .netpath(),
     Case::new("in sole mode a socket of IPv6 alone is refused at a published port, at once", ipv6_alone)
         .sole()
         .netpath(),
     Case::new("a connected UDP socket of the host reaches the next container or is told", replaced).netpath(),
-    Case::new("a port published on 127.0.0.1 is the host's own, whatever route_localnet says", loopback_only).netpath(),
+    Case::new("a port published on 127.0.0.1 is the host's own, whatever route_localnet says", loopback::loopback_only)
+        .netpath(),
     Case::new("a port published on one address doesn't answer the host on another", one_address).netpath(),
     Case::new("a container with the host's network reaches published ports as the host does", host_network).netpath(),
     Case::new("sockets of other network namespaces are left alone", other_namespaces).netpath(),
-    Case::new("the host's connections outlive a killed daemon, and new ones work meanwhile", survives).own_netpath(),
-    Case::new("status shows the host's way, and detach takes its programs out of the kernel", detached).own_netpath(),
+    Case::new("the host's connections outlive a killed daemon, and new ones work meanwhile", lifetime::survives)
+        .own_netpath(),
+    Case::new("status shows the host's way, and detach takes its programs out of the kernel", lifetime::detached)
+        .own_netpath(),
 ];
 
 /// An answer on this machine takes milliseconds.
@@ -168,92 +170,6 @@ fn stay(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A socket that is bound to 127.0.0.1 and a port.
-fn loopback_socket(lab: &Lab, kind: Type, port: u16) -> Result<Socket> {
-    lab.host().enter(|| {
-        let socket = Socket::new(Domain::IPV4, kind, None)?;
-        socket.bind(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).into()).context("bind to 127.0.0.1")?;
-        socket.set_read_timeout(Some(ANSWER))?;
-        Ok(socket)
-    })
-}
-
-fn bound_to_loopback(lab: &mut Lab) -> Result<()> {
-    let _container =
-        lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
-    ready(lab)?;
-    // docker-proxy answers datagrams with the address that its route has, whatever the question's destination was.
-    let others = [Ipv4Addr::new(127, 0, 0, 9), HOST, GATEWAY];
-    let others = if lab.mode() == Mode::Sole { &others[..] } else { &[] };
-    for address in [Ipv4Addr::LOCALHOST].iter().chain(others) {
-        let target = SocketAddr::new((*address).into(), PORT);
-        let what = || format!("from 127.0.0.1 to {target}");
-        let socket = loopback_socket(lab, Type::STREAM, 0)?;
-        socket.connect_timeout(&target.into(), ANSWER).with_context(what)?;
-        let tcp = TcpStream::from(socket);
-        ensure!(tcp.peer_addr()? == target, "{}: the peer is {:?}", what(), tcp.peer_addr());
-        let seen = who(&tcp).with_context(what)?;
-        ensure!(seen.ip() == GATEWAY, "{}: the container sees {seen}", what());
-        let udp = UdpSocket::from(loopback_socket(lab, Type::DGRAM, 0)?);
-        udp.send_to(b"question", target).with_context(what)?;
-        let seen = answer(&udp, target).with_context(what)?;
-        ensure!(seen.ip() == GATEWAY, "{}: the container sees {seen}", what());
-        udp.connect(target).with_context(what)?;
-        udp.send(b"question").with_context(what)?;
-        answer(&udp, target).with_context(what)?;
-    }
-    Ok(())
-}
-
-fn loopback_ends(lab: &mut Lab) -> Result<()> {
-    const BULK: u64 = 32 << 20;
-    let request = lab.docker().serving(&["tcp:80"]).publish("8080:80").publish("8080:81/udp").publish("8081:82");
-    let container = lab.start(request)?;
-    ready(lab)?;
-    let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
-    // One port is another's of the host too: the container sees two clients.
-    let bound = loopback_socket(lab, Type::STREAM, 40_310)?;
-    let led = lab.host().enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddrV4::new(GATEWAY, 40_310).into())?;
-        Ok(socket)
-    })?;
-    led.connect_timeout(&local.into(), ANSWER)?;
-    bound.connect_timeout(&local.into(), ANSWER)?;
-    let (led, bound) = (TcpStream::from(led), TcpStream::from(bound));
-    let (first, second) = (who(&led)?, who(&bound)?);
-    ensure!(first == SocketAddrV4::new(GATEWAY, 40_310).into() && first != second, "seen are {first} and {second}");
-
-    for direction in [Direction::Download, Direction::Upload] {
-        let socket = loopback_socket(lab, Type::STREAM, 0)?;
-        socket.connect_timeout(&local.into(), ANSWER)?;
-        let mut client = TcpClient::over(TcpStream::from(socket))?;
-        match direction {
-            Direction::Download => client.download(BULK, &Progress::default())?,
-            Direction::Upload => client.upload(BULK, &Progress::default())?,
-        }
-    }
-
-    let udp = UdpSocket::from(loopback_socket(lab, Type::DGRAM, 0)?);
-    udp.connect(local)?;
-    udp.send(b"question")?;
-    let told = udp.recv(&mut [0; 16]).err().context("a port where nobody listens answered")?.kind();
-    ensure!(told == ErrorKind::ConnectionRefused, "of a port where nobody listens it learns: {told}");
-    let nobody = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8081);
-    let refused = loopback_socket(lab, Type::STREAM, 0)?.connect_timeout(&nobody.into(), ANSWER);
-    let told = refused.err().context("a port where nobody listens took a connection")?.kind();
-    ensure!(told == ErrorKind::ConnectionRefused, "of a port where nobody listens it learns: {told}");
-
-    container.stop()?;
-    bound.set_read_timeout(Some(ANSWER))?;
-    let ended = std::io::Read::read(&mut &bound, &mut [0; 16]);
-    ensure!(
-        matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
-        "when its container has gone, the connection gives {ended:?}"
-    );
-    Ok(())
-}
-
 fn ipv6_alone(lab: &mut Lab) -> Result<()> {
     let _container =
         lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8080:80").publish("8080:80/udp"))?;
@@ -334,29 +250,6 @@ fn replaced(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn loopback_only(lab: &mut Lab) -> Result<()> {
-    let request = lab.docker().serving(&["tcp:80", "udp:80"]);
-    let _container = lab.start(request.publish("127.0.0.1:8080:80").publish("127.0.0.1:8080:80/udp"))?;
-    ready(lab)?;
-    let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
-    connect(lab.host(), local)?;
-    ask_unconnected(lab.host(), local)?;
-    for elsewhere in [IpAddr::V4(HOST), IpAddr::V4(GATEWAY), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-        expect_refused(lab.host(), SocketAddr::new(elsewhere, PORT))?;
-    }
-
-    let before = lab.netpath()?.drops("loopback_from_wire")?;
-    {
-        let _routes = LoopbackRoutes::add(lab.host(), lab.lan())?;
-        expect_silence(lab.lan(), SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT))?;
-        let error = ask_unconnected(lab.lan(), local).err().context("a datagram from the wire was answered")?;
-        ensure!(error.to_string().contains("no answer"), "the lan couldn't send: {error:#}");
-    }
-    let dropped = lab.netpath()?.drops("loopback_from_wire")? - before;
-    ensure!(dropped >= 2, "{dropped} frames were counted as dropped");
-    connect(lab.host(), local).map(drop)
-}
-
 fn one_address(lab: &mut Lab) -> Result<()> {
     let container = lab.docker().serving(&["tcp:80"]).publish(&format!("{HOST_SECOND}:8080:80"));
     let _container = lab.start(container)?;
@@ -390,86 +283,6 @@ fn other_namespaces(lab: &mut Lab) -> Result<()> {
         ensure!(seen.iter().all(|seen| seen.ip() == Ipv4Addr::LOCALHOST), "in {}: {seen:?}", place.label());
     }
     Ok(())
-}
-
-fn survives(lab: &mut Lab) -> Result<()> {
-    lab.start_netpath(Options::default())?;
-    let _container =
-        lab.start(lab.docker().serving(&["tcp:80", "udp:53"]).publish("8080:80").publish("8080:53/udp"))?;
-    ready(lab)?;
-    let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
-    let mut transfers = Vec::new();
-    for direction in [Direction::Download, Direction::Upload] {
-        transfers.push(BackgroundTransfer::start(TcpClient::connect(lab.host(), local)?, direction)?);
-    }
-    let idle = lab.host().enter(|| Ok(TcpStream::connect(local)?))?;
-    let mut expect_alive = |when: &str, lab: &Lab| {
-        transfers.iter_mut().try_for_each(BackgroundTransfer::expect_alive).context(when.to_owned())?;
-        who(&idle).context(when.to_owned())?;
-        ensure!(idle.peer_addr()? == local.into(), "{when} the peer is {:?}", idle.peer_addr());
-        connect(lab.host(), local.into()).context(when.to_owned())?;
-        ask_unconnected(lab.host(), local.into()).context(when.to_owned())
-    };
-    expect_alive("with the daemon", lab)?;
-    let before = programs(lab)?;
-    lab.netpath()?.kill()?;
-    expect_alive("without the daemon", lab)?;
-    lab.netpath()?.start_again()?;
-    expect_alive("after the restart", lab)?;
-    let after = programs(lab)?;
-    let swapped = before.iter().zip(&after).all(|(before, after)| before.link == after.link && before.id != after.id);
-    ensure!(swapped, "links {before:?} became {after:?}, not the same with other programs");
-    transfers.into_iter().try_for_each(BackgroundTransfer::finish)
-}
-
-fn detached(lab: &mut Lab) -> Result<()> {
-    lab.start_netpath(Options::default())?;
-    let _container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8080:80"))?;
-    ready(lab)?;
-    let access = lab.netpath()?.status()?.host_access;
-    ensure!(access.attached && access.error.is_none(), "status shows {access:?}");
-    let stream = lab.host().enter(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?))?;
-    who(&stream)?;
-    lab.netpath()?.kill()?;
-    let dead = lab.netpath()?.status()?.host_access;
-    ensure!(dead.attached, "without a daemon status shows {dead:?}");
-    let programs = programs(lab)?;
-    let loaded: Vec<_> = programs
-        .into_iter()
-        .map(|program| Attached {
-            interface: "cgroup".to_owned(),
-            hook: "cgroup".to_owned(),
-            program: program.name,
-            id: program.id,
-        })
-        .collect();
-    lab.netpath()?.detach()?;
-    wait::until("the programs to go", Duration::from_secs(5), || expect_unloaded(&loaded, &Default::default()))?;
-    // What was led to the container stays there: a plain connection between the bridge's address and the container's.
-    who(&stream)?;
-    if lab.mode() == Mode::Takeover {
-        // docker-proxy serves again.
-        connect(lab.host(), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
-    }
-    Ok(())
-}
-
-/// A program of the host's sockets that is attached.
-#[derive(Debug)]
-struct Program {
-    name: String,
-    link: u32,
-    id: u32,
-}
-
-fn programs(lab: &mut Lab) -> Result<Vec<Program>> {
-    let links = lab.netpath()?.pins().join("links");
-    let read = |name: &&str| {
-        let link = FdLink::from(PinnedLink::from_pin(links.join(format!("cgroup_{name}")))?);
-        let info = link.info()?;
-        Ok(Program { name: (*name).to_owned(), link: info.id(), id: info.program_id() })
-    };
-    program::SOCKETS.iter().map(read).collect()
 }
 
 /// Waits until the new port is there.
@@ -541,41 +354,6 @@ fn expect_refused(place: &Place, target: SocketAddr) -> Result<()> {
             let refused = refused.into_iter().any(|error| error.kind() == ErrorKind::ConnectionRefused);
             ensure!(refused, "{target} isn't refused in {}: {error:#}", place.label());
             Ok(())
-        }
-    }
-}
-
-/// Lets the lan send to 127.0.0.1 over the wire, and lets the host take it: the state that moby#41872 is about.
-struct LoopbackRoutes<'a> {
-    host: &'a Place,
-    lan: &'a Place,
-}
-
-impl<'a> LoopbackRoutes<'a> {
-    fn add(host: &'a Place, lan: &'a Place) -> Result<Self> {
-        let routes = Self { host, lan };
-        for place in [host, lan] {
-            place.sysctl("net/ipv4/conf/all/route_localnet", "1")?;
-        }
-        lan.run(&["ip", "address", "delete", "127.0.0.1/8", "dev", "lo"])?;
-        lan.run(&["ip", "route", "add", "127.0.0.0/8", "via", &HOST.to_string()])?;
-        Ok(routes)
-    }
-
-    fn remove(&self) -> Result<()> {
-        self.lan.run(&["ip", "route", "delete", "127.0.0.0/8"])?;
-        self.lan.run(&["ip", "address", "add", "127.0.0.1/8", "dev", "lo"])?;
-        for place in [self.host, self.lan] {
-            place.sysctl("net/ipv4/conf/all/route_localnet", "0")?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for LoopbackRoutes<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.remove() {
-            eprintln!("routes of 127.0.0.0/8 stay: {error:#}");
         }
     }
 }

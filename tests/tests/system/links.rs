@@ -1,11 +1,13 @@
 //! Legacy links (`docker run --link`) where dockerd keeps the containers of its default network apart (`--icc=false`): a link
 //! opens the ports that the linked container exposes, and nothing else.
+//!
+//! dockerd refuses to start with `--icc=false` and `--iptables=false`. So it has its rules here, and three times somebody else
+//! decides: the rules; netpath, since the bridge doesn't ask them; netpath in sole mode, which it is told to take.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpath_common::abi::Mode;
 use netpath_tests::case::Case;
 use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::container::Container;
@@ -20,7 +22,12 @@ use super::reach::expect_silence;
 
 pub(crate) const CASES: &[Case] =
     &[Case::new("with --icc=false a link opens the linked container's exposed ports, and nothing else", links)
-        .own_netpath()];
+        .own_netpath()
+        .takeover()
+        .minutes(5)];
+
+/// Whether the bridge asks Docker's rules.
+const SWITCH: &str = "net/bridge/bridge-nf-call-iptables";
 
 /// How long it takes to believe that no answer comes.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -41,14 +48,35 @@ fn expect_no_answer(place: &Place, target: SocketAddrV4) -> Result<()> {
 
 fn links(lab: &mut Lab) -> Result<()> {
     lab.restart_dockerd(Restart::WithoutIcc, |_| Ok(()))?;
-    let outcome = play(lab);
+    let outcome = by_turns(lab);
+    lab.host().sysctl(SWITCH, "1")?;
     lab.remove_containers()?;
     lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
     outcome
 }
 
-fn play(lab: &mut Lab) -> Result<()> {
+fn by_turns(lab: &mut Lab) -> Result<()> {
+    lab.host().sysctl(SWITCH, "1")?;
     lab.start_netpath(Options::default())?;
+    play(lab, Decides::Docker).context("Docker's rules decide")?;
+    if !lab.tests_netpath() {
+        return Ok(());
+    }
+    lab.host().sysctl(SWITCH, "0")?;
+    lab.start_netpath(Options::default())?;
+    play(lab, Decides::Netpath).context("the bridge doesn't ask Docker's rules")?;
+    lab.start_netpath(Options::new(&["--mode", "sole"]))?;
+    play(lab, Decides::Netpath).context("in sole mode")
+}
+
+/// Who decides what passes between neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decides {
+    Docker,
+    Netpath,
+}
+
+fn play(lab: &mut Lab, decides: Decides) -> Result<()> {
     let serving = lab.docker().serving(&["tcp:80", "udp:80", "tcp:81", "udp:81"]).option("--name", "linked-db");
     let server = lab.start(serving.option("--expose", "80/tcp").option("--expose", "80/udp"))?;
     let linked = lab.start(lab.docker().idle().option("--link", "linked-db:db"))?;
@@ -66,7 +94,7 @@ fn play(lab: &mut Lab) -> Result<()> {
     // The other way round it is closed, but for answers.
     let _listens = place.enter(|| netpath_tests::server::Server::tcp(netpath_tests::server::any(80)))?;
     expect_silence(&*server.place()?, at(&linked, 80)?).context("back over the link")?;
-    if lab.mode() == Mode::Sole {
+    if decides == Decides::Netpath {
         ensure!(lab.netpath()?.drops("icc_off")? >= 4, "nothing was counted");
         ensure!(lab.netpath()?.traffic("local")?.packets > 0, "netpath doesn't carry what is linked");
     }

@@ -200,6 +200,12 @@ fn network(findings: &mut Vec<Item>, facts: &Facts, Surveyed { network, ipv6, op
         let advice = "in sole mode netpath alone keeps it from the world";
         add("internal", format!("network {name} is internal"), advice);
     }
+    if network.is_default && !network.icc && facts.docker.mode == Some(Mode::Takeover) {
+        let advice = "dockerd refuses to start with icc=false when it keeps no rules: set \"icc\": true, and keep containers apart \
+                      by a network of their own with com.docker.network.bridge.enable_icc=false";
+        let finding = format!("containers of network {name} are kept apart (icc=false)");
+        findings.push(Item { subject: "icc", level: Level::Blocks, finding, advice: advice.to_owned() });
+    }
 }
 
 fn host(findings: &mut Vec<Item>, facts: &Facts) {
@@ -373,6 +379,17 @@ mod tests {
         assert_eq!(said(&facts), [("ipv6", false)]);
         facts.docker_chains_ipv6 = false;
         assert_eq!(said(&facts), [("ipv6", true)]);
+    }
+
+    #[test]
+    fn a_default_network_without_icc_is_in_the_way_of_sole_mode_where_dockerd_would_not_start() {
+        let network = Network { driver: BRIDGE_DRIVER.to_owned(), is_default: true, icc: false, ..Network::default() };
+        let mut facts = quiet();
+        facts.docker.networks.insert("1".to_owned(), Surveyed { network: network.clone(), ..Surveyed::default() });
+        assert_eq!(subjects(&facts), [("icc", Level::Blocks)]);
+        let own = Network { is_default: false, ..network };
+        facts.docker.networks.insert("1".to_owned(), Surveyed { network: own, ..Surveyed::default() });
+        assert!(subjects(&facts).is_empty());
     }
 
     #[test]
