@@ -237,6 +237,26 @@ abi! {
     }
 }
 
+impl Handover {
+    /// Words of the filter before the map: a bit for each hash of a key, set if such a key may be there. Small enough for
+    /// the CPU's caches, in which the map isn't.
+    pub const FILTER_WORDS: u32 = 4096;
+
+    /// The word of the filter that a key belongs to, and its bit there. Not keyed: who finds tuples with the same bit gains
+    /// no more than that the map is looked into.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(key: &FlowKey) -> (u32, u64) {
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let ([a, b], [c, d]) = (key.source_port, key.destination_port);
+        let addresses = (u32::from_ne_bytes(key.source) as u64) << 32 | u32::from_ne_bytes(key.destination) as u64;
+        let ports = (u32::from_ne_bytes([a, b, c, d]) as u64) << 8 | key.protocol as u64;
+        let hash = (addresses.wrapping_mul(MULTIPLIER) ^ ports).wrapping_mul(MULTIPLIER);
+        let hash = hash ^ hash >> 32;
+        ((hash >> 6) as u32 % Self::FILTER_WORDS, 1 << (hash & 63))
+    }
+}
+
 abi! {
     /// Names the fragments of one datagram (RFC 791).
     #[derive(Hash)]

@@ -25,6 +25,8 @@ pub mod map {
     pub const HOST_ADDR_IPV6: &str = "HOST_ADDR_IPV6";
     /// Flows that stay with nf_conntrack: [`crate::abi::FlowKey`] to [`crate::abi::Handover`].
     pub const HANDOVER: &str = "HANDOVER";
+    /// Which keys may be there: bits at [`crate::abi::Handover::place`].
+    pub const HANDOVER_FILTER: &str = "HANDOVER_FILTER";
     /// Ports of a fragmented datagram: [`crate::abi::FragmentKey`] to [`crate::abi::FragmentPorts`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// The configuration: index 0 to [`crate::abi::Config`].
@@ -72,6 +74,7 @@ pub mod map {
         HOST_ADDRESSES,
         HOST_ADDR_IPV6,
         HANDOVER,
+        HANDOVER_FILTER,
         FRAGMENTS,
         CONFIG,
         TIMEOUTS,

@@ -37,20 +37,37 @@ pub(super) fn at_xdp<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arr
     let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
     let before = tables.refusal(place);
     if refusal.repeats(before) {
-        // A flood repeats itself; for some milliseconds nothing has to be asked anew.
         return REFUSED;
     }
     let fate = asked_at_xdp(tables, headers, arrival);
+    remember(tables, place, before, refusal, fate);
+    fate
+}
+
+/// Whether a datagram that no flow knows was refused a moment ago: a flood repeats itself, and for some milliseconds nothing
+/// has to be asked anew.
+#[inline(never)]
+pub(super) fn was_refused<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
+    if !is_allowed(tables, headers, arrival.now_ns) {
+        return false;
+    }
+    let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
+    refusal.repeats(tables.refusal(place))
+}
+
+/// Notes what was decided.
+#[inline(always)]
+fn remember<T: Tables>(tables: &mut T, place: u32, before: Refusal, refusal: Refusal, fate: Fate) {
     if fate == REFUSED {
         tables.set_refusal(place, refusal);
     } else if before.0 != 0 {
         // So that none is ever taken for one of today when the count of the time comes round.
         tables.set_refusal(place, Refusal(0));
     }
-    fate
 }
 
-const REFUSED: Fate = Fate::dropped(DropReason::PortClosed);
+/// The port is closed.
+pub(super) const REFUSED: Fate = Fate::dropped(DropReason::PortClosed);
 
 #[inline(always)]
 fn asked_at_xdp<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
@@ -64,10 +81,17 @@ fn asked_at_xdp<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival)
     refuse(tables, headers, arrival)
 }
 
-/// The same at tc, where it is known that nothing is published and no cone open.
+/// The same at tc, where it is known that nothing is published, no cone open, and nothing was refused just before.
 #[inline(always)]
 pub(super) fn at_tc<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
-    if is_allowed(tables, headers, arrival.now_ns) { refuse(tables, headers, arrival) } else { Fate::UNDECIDED }
+    if !is_allowed(tables, headers, arrival.now_ns) {
+        return Fate::UNDECIDED;
+    }
+    let fate = refuse(tables, headers, arrival);
+    let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
+    let before = tables.refusal(place);
+    remember(tables, place, before, refusal, fate);
+    fate
 }
 
 /// Whether the packet is a datagram of the kind, and may be dropped as far as the daemon knows.

@@ -37,6 +37,9 @@ fn unknown<T: Tables>(
     flow: &mut NewFlow,
     arrival: &Arrival,
 ) -> Fate {
+    if closed_port::was_refused(tables, headers, arrival) {
+        return closed_port::REFUSED;
+    }
     if headers.transport == Transport::IcmpError {
         let fate = icmp_error::icmp_error(packet, tables, headers, arrival);
         if fate.is_decided() {

@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use netpath_common::{
     abi::{
-        Cone, ConeKey, Flow, FlowKey, Handover,
+        Cone, ConeKey, Flow, FlowKey,
         names::{map, program},
     },
     conntrack::state::{SECOND_NS, possible_states},
@@ -86,16 +86,5 @@ impl Kernel {
         }
         let program = attach::classifier(&mut self.ebpf, program::COLLECT_CONES)?;
         remover::run(program, &candidates).context("the collector's program for cones failed").map(drop)
-    }
-
-    /// Forgets flows of nf_conntrack that have been silent for their time.
-    fn collect_handover(&self, now_ns: u64) -> anyhow::Result<()> {
-        let mut ended = Vec::new();
-        pins::walk::<FlowKey, Handover>(&self.handover, map::HANDOVER, |key, flow| {
-            if now_ns.saturating_sub(flow.last_seen_ns) >= flow.timeout_ns {
-                ended.push(key);
-            }
-        })?;
-        bpf::delete(&self.handover, &ended).context("can't write the map of flows that stay with nf_conntrack")
     }
 }

@@ -15,8 +15,8 @@ use aya::{
 };
 use netpath_common::{
     abi::{
-        self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Handover, Ipv6Address,
-        Mode, RESERVED_PORT_WORDS, Rate,
+        self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Ipv6Address, Mode,
+        RESERVED_PORT_WORDS, Rate,
         names::{map, program},
     },
     conntrack::PairState,
@@ -44,15 +44,6 @@ use crate::{
     settings::PortRange,
 };
 
-/// A flow that stays with nf_conntrack.
-#[derive(Debug, Clone, Copy)]
-pub struct HandoverFlow {
-    /// The tuple of one direction, as it arrives.
-    pub key: FlowKey,
-    /// Without a packet for so long, it has ended.
-    pub timeout: Duration,
-}
-
 /// Maps, programs and links in the kernel.
 pub struct Kernel {
     state: State,
@@ -70,6 +61,7 @@ pub struct Kernel {
     published: MapData,
     policy: PolicyPins,
     pub(super) handover: MapData,
+    pub(super) handover_filter: Array<MapData, u64>,
     pub(super) flows: MapData,
     pub(super) cones: MapData,
     pub(super) sweep: Cursor,
@@ -117,6 +109,7 @@ impl Kernel {
             published: raw(&mut ebpf, map::PUBLISHED)?,
             policy: PolicyPins::open(&options.pin_dir)?,
             handover: raw(&mut ebpf, map::HANDOVER)?,
+            handover_filter: typed(&mut ebpf, map::HANDOVER_FILTER)?,
             flows: raw(&mut ebpf, map::FLOWS)?,
             cones: raw(&mut ebpf, map::CONES)?,
             sweep: Cursor::default(),
@@ -158,23 +151,6 @@ impl Kernel {
     #[must_use]
     pub const fn host_access(&self) -> &HostAccessStatus {
         &self.host_access
-    }
-
-    /// Leaves flows with nf_conntrack until they end.
-    ///
-    /// # Errors
-    ///
-    /// When the map can't be written.
-    pub fn add_handover(&mut self, flows: &[HandoverFlow]) -> anyhow::Result<()> {
-        let last_seen_ns = now_ns()?;
-        let entries: Vec<(FlowKey, Handover)> = flows
-            .iter()
-            .map(|flow| {
-                let timeout_ns = u64::try_from(flow.timeout.as_nanos()).unwrap_or(u64::MAX);
-                (flow.key, Handover { last_seen_ns, timeout_ns })
-            })
-            .collect();
-        bpf::update(&self.handover, &entries).context("can't write the map of flows that stay with nf_conntrack")
     }
 
     /// From here on netpath opens flows.

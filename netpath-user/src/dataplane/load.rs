@@ -40,7 +40,7 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 25] = [
+const SHAPES: [Shape; 26] = [
     shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<AdmittedKey, Admitted>(map::ADMITTED, MapType::Hash),
@@ -50,6 +50,7 @@ const SHAPES: [Shape; 25] = [
     shape::<Address, u32>(map::HOST_ADDRESSES, MapType::Hash),
     shape::<Ipv6Address, u32>(map::HOST_ADDR_IPV6, MapType::Hash),
     shape::<FlowKey, Handover>(map::HANDOVER, MapType::Hash),
+    shape::<u32, u64>(map::HANDOVER_FILTER, MapType::Array),
     shape::<FragmentKey, FragmentPorts>(map::FRAGMENTS, MapType::LruHash),
     shape::<u32, Config>(map::CONFIG, MapType::Array),
     shape::<u32, u32>(map::TIMEOUTS, MapType::Array),

@@ -10,7 +10,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 pub use self::{
     collector::Collected,
     detach::{Detached, detach},
-    kernel::{HandoverFlow, Kernel},
+    handover::HandoverFlow,
+    kernel::Kernel,
     listener::{ListenError, Listener},
     load::object,
     pins::{Pins, PinsError},
@@ -30,6 +31,7 @@ mod collector;
 mod convert;
 pub mod detach;
 pub mod fake;
+mod handover;
 mod hops;
 mod host_access;
 mod interface;

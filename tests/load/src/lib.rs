@@ -54,6 +54,6 @@ pub mod counter {
     pub const MADE: u32 = 0;
     /// UDP packets that reached the sink.
     pub const SUNK: u32 = 1;
-    /// UDP packets that the bare redirect has sent on.
+    /// UDP packets that the bare redirect has sent on, or the bare refusal dropped.
     pub const LED: u32 = 2;
 }

@@ -2,7 +2,8 @@
 //!
 //! [`generate`] makes UDP frames without a system call per packet: the benchmark runs it with `BPF_PROG_TEST_RUN` and
 //! live frames. [`sink`] and [`sink_at_xdp`] count what arrives where a container's packets end, and drop it. [`bare`] leads packets by
-//! their port into a container and translates nothing: what no translation can be cheaper than.
+//! their port into a container and translates nothing: what no translation can be cheaper than; nor any refusal than
+//! [`refuse`].
 #![no_std]
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "the attribute macros hand the context over by value")]
@@ -118,6 +119,18 @@ fn sink_at_xdp(context: XdpContext) -> u32 {
     match udp_port((context.data(), context.data_end())) {
         Some(_) => {
             count(counter::SUNK);
+            XDP_DROP
+        }
+        None => XDP_PASS,
+    }
+}
+
+/// XDP on the host's interface: drops UDP, whatever it is. What no refusal can be cheaper than.
+#[xdp]
+fn refuse(context: XdpContext) -> u32 {
+    match udp_port((context.data(), context.data_end())) {
+        Some(_) => {
+            count(counter::LED);
             XDP_DROP
         }
         None => XDP_PASS,

@@ -163,8 +163,9 @@ impl Programs {
         let (load, counters, targets) = (map("LOAD")?, map("COUNTERS")?, map("TARGETS")?);
         let generator: &mut Xdp = ebpf.program_mut("generate").context("no program generate")?.try_into()?;
         generator.load().context("load the generator")?;
-        let sink: &mut Xdp = ebpf.program_mut("sink_at_xdp").context("no program sink_at_xdp")?.try_into()?;
-        sink.load().context("load the sink at XDP")?;
+        for name in ["sink_at_xdp", "refuse"] {
+            at_xdp(&mut ebpf, name)?.load().with_context(|| format!("load the program {name}"))?;
+        }
         for name in ["sink", "bare"] {
             classifier(&mut ebpf, name)?.load().with_context(|| format!("load the program {name}"))?;
         }
@@ -186,12 +187,16 @@ impl Programs {
     /// When a program can't be attached.
     pub fn sink_at_xdp(&mut self, container: &Place) -> Result<Sink> {
         let sink = self.sink(container)?;
-        let program: &mut Xdp = self.ebpf.program_mut("sink_at_xdp").context("no program sink_at_xdp")?.try_into()?;
-        let link = container.enter(|| {
-            let link = program.attach("eth0", XdpMode::Driver).context("attach to eth0's XDP")?;
-            program.take_link(link).context("own the link")
-        })?;
+        let link = attach_to_driver(at_xdp(&mut self.ebpf, "sink_at_xdp")?, container)?;
         Ok(Sink { _xdp: Some(link), ..sink })
+    }
+
+    /// Drops the UDP packets that come in at the host's wire before anything is spent on them, until the link is dropped.
+    ///
+    /// # Errors
+    /// When the program can't be attached.
+    pub fn refuse(&mut self, host: &Place) -> Result<XdpLink> {
+        attach_to_driver(at_xdp(&mut self.ebpf, "refuse")?, host)
     }
 
     /// Leads a port at the host's wire into a container, without translation, until the link is dropped.
@@ -298,6 +303,17 @@ fn sum(counters: &PerCpuArray<MapData, u64>, slot: u32) -> Result<u64> {
 
 fn classifier<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut SchedClassifier> {
     Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+fn at_xdp<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut Xdp> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+fn attach_to_driver(program: &mut Xdp, place: &Place) -> Result<XdpLink> {
+    place.enter(|| {
+        let link = program.attach("eth0", XdpMode::Driver).context("attach to eth0's XDP")?;
+        program.take_link(link).context("own the link")
+    })
 }
 
 fn attach(program: &mut SchedClassifier, place: &Place) -> Result<SchedClassifierLink> {

@@ -1,17 +1,18 @@
 //! What each program costs, against `budget.toml`: instructions that the verifier goes through, and stack. And, printed
-//! only, how long a packet of a known flow takes, or one that is the host's own business.
+//! only, how long a packet takes: of a known flow, one that opens a flow, one to a closed port, one that is the host's own.
 //!
 //! Both are limits of the kernel (a million instructions, 512 bytes for a chain of calls), which a small change of the
 //! source can bring much nearer; the budget notices before a kernel or a compiler that differs a little refuses to go on.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::Path};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use aya_obj::{Object, generated::bpf_insn};
-use netpath_common::abi::Mode;
+use netpath::settings::PortRange;
+use netpath_common::abi::{Mode, Rate};
 use serde::Deserialize;
 
 use crate::harness::{
-    BRIDGE_MAC, HOST, HOST_MAC, Host, Kind, OK, REMOTE, REMOTE_MAC, WEB, WEB_MAC, frame, on_host, tuple,
+    BRIDGE_MAC, HOST, HOST_MAC, Host, Kind, OK, REMOTE, REMOTE_MAC, WEB, WEB_MAC, frame, on_host, on_host_with, tuple,
 };
 
 /// Runs that a packet's time is the mean of.
@@ -69,22 +70,51 @@ fn a_packet_takes_this_long() {
         let outbound = frame((WEB_MAC, BRIDGE_MAC), tuple((WEB, 80), (REMOTE, 5000)), Kind::Udp);
         host.at_uplink(&inbound);
         let web = host.web;
-        println!("{:<18} {:>10}", "program", "ns/packet");
-        time(host, "np_uplink", |host| drop(host.at_uplink(&inbound)));
-        time(host, "np_container", |host| drop(host.at_container(web, &outbound)));
+        println!("{:<32} {:>10}", "program", "ns/packet");
+        time(host, "np_uplink", "known flow", |host| drop(host.at_uplink(&inbound)));
+        time(host, "np_container", "known flow", |host| drop(host.at_container(web, &outbound)));
         host.take_frames();
-        time(host, "np_xdp_uplink", |host| _ = host.at_xdp(&inbound));
+        time(host, "np_xdp_uplink", "known flow", |host| _ = host.at_xdp(&inbound));
     });
     // All that the host's programs say to each other passes this one in sole mode.
     on_host(Mode::Sole, |host| {
         let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).expect("the kernel counts run times");
         host.kernel.attach_host_access();
         let own = frame(([0; 6], [0; 6]), tuple((Ipv4Addr::LOCALHOST, 5000), (Ipv4Addr::LOCALHOST, 9999)), Kind::Udp);
-        time(host, "np_loopback", |host| assert_eq!(host.at_loopback(&own), OK));
+        time(host, "np_loopback", "the host's own", |host| assert_eq!(host.at_loopback(&own), OK));
     });
 }
 
-fn time(host: &mut Host, name: &str, mut run: impl FnMut(&mut Host)) {
+/// New flows and refused datagrams: each packet has another tuple than the one before.
+#[test]
+fn a_packet_that_opens_a_flow_or_finds_a_closed_port_takes_this_long() {
+    const FLOWS_MAX: u32 = 262_144;
+    /// Tuples of a flood to closed ports, which repeats itself.
+    const TUPLES: usize = 1000;
+    on_host_with(Mode::Takeover, PortRange { first: 32_768, last: 60_999 }, FLOWS_MAX, |host| {
+        let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).expect("the kernel counts run times");
+        let tuples = |ports: u16, count: usize, to: u16| -> Vec<Vec<u8>> {
+            let packet = |number: usize| {
+                let [.., high, low] = number.to_be_bytes();
+                let source = Ipv4Addr::new(198, 18, low, high);
+                frame((REMOTE_MAC, HOST_MAC), tuple((source, ports + u16::from(low)), (HOST, to)), Kind::Udp)
+            };
+            (0..count).map(packet).collect()
+        };
+        let count = usize::try_from(RUNS).expect("so many packets fit into memory");
+        println!("{:<32} {:>10}", "program", "ns/packet");
+        let mut at = [tuples(5000, count, 8080), tuples(6000, TUPLES, 9999), tuples(7000, TUPLES, 9998)]
+            .map(|frames| frames.into_iter().cycle());
+        time(host, "np_uplink", "opens a flow", |host| drop(host.at_uplink(&at[0].next().expect("endless"))));
+        let none = Rate { interval_ns: 3_600_000_000_000, ahead_ns: 0 };
+        let rates = Some((none, Rate::per_second(0, 0)));
+        host.kernel.write_closed_ports(rates, Duration::from_secs(600)).expect("the map can be written");
+        time(host, "np_uplink", "closed port", |host| drop(host.at_uplink(&at[1].next().expect("endless"))));
+        time(host, "np_xdp_uplink", "closed port", |host| _ = host.at_xdp(&at[2].next().expect("endless")));
+    });
+}
+
+fn time(host: &mut Host, name: &str, what: &str, mut run: impl FnMut(&mut Host)) {
     let told = |host: &Host| {
         let costs = host.kernel.program_costs().expect("the kernel tells of its programs");
         costs.into_iter().find(|cost| cost.name == name).map(|cost| (cost.runs, cost.run_time)).expect("it is loaded")
@@ -93,7 +123,7 @@ fn time(host: &mut Host, name: &str, mut run: impl FnMut(&mut Host)) {
     (0..RUNS).for_each(|_| run(host));
     let (runs, time) = told(host);
     assert_eq!(runs - before.0, RUNS, "every run is counted");
-    println!("{name:<18} {:>10}", (time - before.1).as_nanos() / u128::from(RUNS));
+    println!("{name:<14} {what:<16} {:>10}", (time - before.1).as_nanos() / u128::from(RUNS));
 }
 
 /// Bytes of stack that each program of an object needs, added up as the verifier does (`check_max_stack_depth`). It looks

@@ -6,6 +6,7 @@
 mod adopt;
 mod budget;
 mod closed_ports;
+mod handover;
 mod harness;
 mod policy;
 mod race;

@@ -27,6 +27,9 @@ const WITHOUT_BARE: &[Carrier] =
 const TRANSLATORS: &[Carrier] =
     &[Carrier::Iptables, Carrier::Legacy, Carrier::Nftables, Carrier::Netpath, Carrier::NetpathXdp];
 
+const WITH_BARE: &[Carrier] =
+    &[Carrier::Iptables, Carrier::Legacy, Carrier::Nftables, Carrier::Bare, Carrier::Netpath, Carrier::NetpathXdp];
+
 /// New flows of a sample at most: they fit into nf_conntrack's table and netpath's, both 262,144 by default.
 const NEW_FLOWS_MAX: u32 = 200_000;
 
@@ -85,7 +88,7 @@ pub(super) const MEASURES: &[Measure] = &[
         name: "drop-port",
         title: "flood of UDP to ports of the host that nobody publishes",
         evidence: Evidence::Setting,
-        carriers: TRANSLATORS,
+        carriers: WITH_BARE,
         figures: &[HANDLED],
         setting: Setting { flows: 10_000, ..Setting::PLAIN },
         effort: Effort::Full,
@@ -167,8 +170,10 @@ fn drop_container(scene: &mut Scene<'_>) -> Result<Sample> {
 /// Frames that nobody gets: what counts is how little they cost.
 fn refused(scene: &Scene<'_>, flood: Flood) -> Result<Sample> {
     let link = scene.programs()?.sink(&scene.site.container)?;
+    let bare =
+        if scene.carrier == Carrier::Bare { Some(scene.programs()?.refuse(scene.site.lab.host())?) } else { None };
     let made = pour(scene, flood, scene.window(), Until::Over)?;
-    drop(link);
+    drop((link, bare));
     anyhow::ensure!(made.sunk == 0, "{} of {} packets reached the container", made.sunk, made.sent);
     anyhow::ensure!(made.busy > 0.0, "the packets have cost nothing that can be seen");
     Ok(Sample::new(vec![per_second(made.sent, made.busy)], made.sent))
