@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
+use aya::maps::{Array, MapData};
 use netpath_common::abi::{FlowKey, Handover, names::map};
 
 use super::{bpf, detach::now_ns, kernel::Kernel, pins};
@@ -30,6 +31,36 @@ impl Bits {
     }
 }
 
+/// The filter's map, and what is in it: nobody else writes it.
+pub(super) struct Filter {
+    map: Array<MapData, u64>,
+    words: Vec<u64>,
+}
+
+impl Filter {
+    /// Reads what an earlier daemon has left.
+    pub(super) fn read(map: Array<MapData, u64>) -> anyhow::Result<Self> {
+        let words = (0..Handover::FILTER_WORDS).map(|word| map.get(&word, 0)).collect::<Result<_, _>>();
+        Ok(Self { words: words.with_context(|| format!("can't read the map {}", map::HANDOVER_FILTER))?, map })
+    }
+
+    fn add(&mut self, bits: &Bits) -> anyhow::Result<()> {
+        bits.0.iter().try_for_each(|(word, bits)| self.set(*word, self.words[*word as usize] | bits))
+    }
+
+    fn replace(&mut self, bits: &Bits) -> anyhow::Result<()> {
+        (0..Handover::FILTER_WORDS).try_for_each(|word| self.set(word, bits.0.get(&word).copied().unwrap_or_default()))
+    }
+
+    fn set(&mut self, word: u32, bits: u64) -> anyhow::Result<()> {
+        if self.words[word as usize] != bits {
+            self.map.set(word, bits, 0).with_context(|| format!("can't write the map {}", map::HANDOVER_FILTER))?;
+            self.words[word as usize] = bits;
+        }
+        Ok(())
+    }
+}
+
 impl Kernel {
     /// Leaves flows with nf_conntrack until they end.
     ///
@@ -44,10 +75,7 @@ impl Kernel {
             entries.push((flow.key, Handover { last_seen_ns, timeout_ns }));
             bits.add(&flow.key);
         }
-        for (word, bits) in bits.0 {
-            let old = self.filter_word(word)?;
-            self.write_filter_word(word, old, old | bits)?;
-        }
+        self.handover_filter.add(&bits)?;
         bpf::update(&self.handover, &entries).context("can't write the map of flows that stay with nf_conntrack")
     }
 
@@ -62,21 +90,6 @@ impl Kernel {
             }
         })?;
         bpf::delete(&self.handover, &ended).context("can't write the map of flows that stay with nf_conntrack")?;
-        for word in 0..Handover::FILTER_WORDS {
-            let old = self.filter_word(word)?;
-            self.write_filter_word(word, old, bits.0.get(&word).copied().unwrap_or_default())?;
-        }
-        Ok(())
-    }
-
-    fn filter_word(&self, word: u32) -> anyhow::Result<u64> {
-        self.handover_filter.get(&word, 0).with_context(|| format!("can't read the map {}", map::HANDOVER_FILTER))
-    }
-
-    fn write_filter_word(&mut self, word: u32, old: u64, new: u64) -> anyhow::Result<()> {
-        if old == new {
-            return Ok(());
-        }
-        self.handover_filter.set(word, new, 0).with_context(|| format!("can't write the map {}", map::HANDOVER_FILTER))
+        self.handover_filter.replace(&bits)
     }
 }
