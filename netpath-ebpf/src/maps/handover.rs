@@ -2,7 +2,11 @@
 //!
 //! Nearly every packet that asks is of none of them, and a map of this size is in no cache: the filter says so at once.
 
-use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::{Array, HashMap}, macros::btf_map};
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
 use netpath_common::abi::{FlowKey, Handover};
 
 #[btf_map]

@@ -77,8 +77,6 @@ impl Kernel {
         if old == new {
             return Ok(());
         }
-        self.handover_filter
-            .set(word, new, 0)
-            .with_context(|| format!("can't write the map {}", map::HANDOVER_FILTER))
+        self.handover_filter.set(word, new, 0).with_context(|| format!("can't write the map {}", map::HANDOVER_FILTER))
     }
 }

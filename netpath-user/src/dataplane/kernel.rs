@@ -15,8 +15,8 @@ use aya::{
 };
 use netpath_common::{
     abi::{
-        self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Ipv6Address,
-        Mode, Published, RESERVED_PORT_WORDS, Rate,
+        self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Ipv6Address, Mode,
+        Published, RESERVED_PORT_WORDS, Rate,
         names::{map, program},
     },
     conntrack::PairState,

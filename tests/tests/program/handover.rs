@@ -41,8 +41,15 @@ fn flows_from_before_stay_with_the_kernel_until_they_end() {
         host.kernel.add_handover(&flows).expect("the map can be written");
         sweep(host);
         let packet = frame(FROM_WIRE, tuple((REMOTE, 2), (HOST, 8080)), Kind::Udp);
-        host.assert_counted(|host| assert_eq!(host.at_uplink(&packet), (OK, packet.clone())), &[], &[PathCount::Handover]);
-        assert!((1..=FLOWS).step_by(2).skip(1).all(|port| is_kernels(host, port + 1)), "all that may be silent for long");
+        host.assert_counted(
+            |host| assert_eq!(host.at_uplink(&packet), (OK, packet.clone())),
+            &[],
+            &[PathCount::Handover],
+        );
+        assert!(
+            (1..=FLOWS).step_by(2).skip(1).all(|port| is_kernels(host, port + 1)),
+            "all that may be silent for long"
+        );
         assert!(!is_kernels(host, FLOWS + 1), "a new one is netpath's");
 
         pass(short + Duration::from_millis(20));

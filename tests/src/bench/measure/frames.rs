@@ -27,14 +27,8 @@ const WITHOUT_BARE: &[Carrier] =
 const TRANSLATORS: &[Carrier] =
     &[Carrier::Iptables, Carrier::Legacy, Carrier::Nftables, Carrier::Netpath, Carrier::NetpathXdp];
 
-const WITH_BARE: &[Carrier] = &[
-    Carrier::Iptables,
-    Carrier::Legacy,
-    Carrier::Nftables,
-    Carrier::Bare,
-    Carrier::Netpath,
-    Carrier::NetpathXdp,
-];
+const WITH_BARE: &[Carrier] =
+    &[Carrier::Iptables, Carrier::Legacy, Carrier::Nftables, Carrier::Bare, Carrier::Netpath, Carrier::NetpathXdp];
 
 /// New flows of a sample at most: they fit into nf_conntrack's table and netpath's, both 262,144 by default.
 const NEW_FLOWS_MAX: u32 = 200_000;
@@ -176,7 +170,8 @@ fn drop_container(scene: &mut Scene<'_>) -> Result<Sample> {
 /// Frames that nobody gets: what counts is how little they cost.
 fn refused(scene: &Scene<'_>, flood: Flood) -> Result<Sample> {
     let link = scene.programs()?.sink(&scene.site.container)?;
-    let bare = if scene.carrier == Carrier::Bare { Some(scene.programs()?.refuse(scene.site.lab.host())?) } else { None };
+    let bare =
+        if scene.carrier == Carrier::Bare { Some(scene.programs()?.refuse(scene.site.lab.host())?) } else { None };
     let made = pour(scene, flood, scene.window(), Until::Over)?;
     drop((link, bare));
     anyhow::ensure!(made.sunk == 0, "{} of {} packets reached the container", made.sunk, made.sent);
