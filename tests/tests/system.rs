@@ -57,6 +57,7 @@ mod system {
     pub(crate) mod published;
     pub(crate) mod reach;
     pub(crate) mod stale;
+    pub(crate) mod uplinks;
 }
 
 /// By theme. Tests that share a running netpath come first; those that start their own follow.
@@ -64,6 +65,7 @@ const THEMES: &[&[Case]] = &[
     system::masquerade::CASES,
     system::published::CASES,
     system::addresses::CASES,
+    system::uplinks::CASES,
     system::host_access::CASES,
     system::local::CASES,
     system::networks::CASES,
