@@ -266,8 +266,11 @@ fn describe_hairpin<T: Tables>(
     }
     new.translated.destination = published.address;
     new.translated.destination_port = published.port;
-    if target.ifindex == source.ifindex {
-        new.translated.source = source.gateway;
+    // A container on several networks answers a client of another one by that network, past this flow; the gateway it
+    // answers by the network that it was asked on.
+    let answers_elsewhere = target.network != source.network && target.terms & Terms::ON_SEVERAL != 0;
+    if target.ifindex == source.ifindex || answers_elsewhere {
+        new.translated.source = target.gateway;
     }
     new.network = target.network;
     new.original =

@@ -253,6 +253,9 @@ fn add_endpoints(
                     endpoint.gateway = Ipv4Addr::UNSPECIFIED;
                 }
                 endpoint.terms = terms(network, &docker.engine, wanted.state.mode, host, wishes);
+                if container.interfaces.len() > 1 {
+                    endpoint.terms |= Terms::ON_SEVERAL;
+                }
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {

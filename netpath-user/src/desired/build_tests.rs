@@ -196,6 +196,12 @@ fn a_default_route_through_a_docker_bridge_makes_no_uplink() {
 }
 
 #[test]
+fn an_endpoint_knows_that_its_container_is_on_other_networks_too() {
+    let terms = |case: &Case| case.build().state.endpoints[&WEB].terms & Terms::ON_SEVERAL;
+    assert_eq!((terms(&case()), terms(&with_second_network("second"))), (0, Terms::ON_SEVERAL));
+}
+
+#[test]
 fn ports_lead_to_the_network_with_the_default_gateway() {
     type Row = (&'static str, fn(&mut Case), Ipv4Addr);
     let rows: [Row; 7] = [
