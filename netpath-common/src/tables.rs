@@ -10,6 +10,8 @@ use crate::{
         Refusal, Sender, Uplink,
     },
     conntrack::PairState,
+    parse::Headers,
+    wire::protocol::ICMP,
 };
 
 /// Where and when a packet came in.
@@ -55,6 +57,22 @@ pub struct RouteQuery {
     pub tos: u8,
     /// The interface that routing takes for its origin: the bridge, as in Docker's own path.
     pub ifindex: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source and destination port, which rules may ask for (`ip rule add dport 443`); zero where there are none.
+    pub ports: [Port; 2],
+}
+
+impl RouteQuery {
+    /// Asks for a packet as its sender sent it, which comes from the network of this bridge.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(headers: &Headers, bridge_ifindex: u32) -> Self {
+        let FlowKey { source, destination, protocol, source_port, destination_port, .. } = headers.key;
+        // An identifier of ICMP's lies where ports do, and routing doesn't know it.
+        let ports = if protocol == ICMP { [[0; 2]; 2] } else { [source_port, destination_port] };
+        Self { source, destination, tos: headers.tos, ifindex: bridge_ifindex, protocol, ports }
+    }
 }
 
 /// Where a published port leads.

@@ -33,13 +33,21 @@ const LOG_LINES: usize = 30;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     words: Vec<String>,
+    /// Whether netpath chooses its uplinks by itself.
+    chooses_uplinks: bool,
 }
 
 impl Options {
     /// Options given as words, e.g. `["--xdp", "native"]`.
     #[must_use]
     pub fn new(words: &[&str]) -> Self {
-        Self { words: words.iter().map(|word| (*word).to_owned()).collect() }
+        Self { words: words.iter().map(|word| (*word).to_owned()).collect(), chooses_uplinks: false }
+    }
+
+    /// As a user starts it: no uplink is named. In all other tests eth0 is.
+    #[must_use]
+    pub fn without_uplink() -> Self {
+        Self { words: Vec::new(), chooses_uplinks: true }
     }
 }
 
@@ -289,7 +297,8 @@ impl Netpath {
     fn start_daemon(&mut self) -> Result<()> {
         ensure!(!self.is_running()?, "the daemon is running already");
         let log = File::options().create(true).append(true).open(&self.log).context("open the daemon's log")?;
-        let mut command = self.command(&["run", "--uplink", "eth0"]);
+        let words: &[&str] = if self.options.chooses_uplinks { &["run"] } else { &["run", "--uplink", "eth0"] };
+        let mut command = self.command(words);
         command.args(&self.options.words).stdin(Stdio::null());
         command.stdout(log.try_clone().context("duplicate the log")?).stderr(log);
         self.daemon = Some(command.spawn().with_context(|| format!("start {}", self.binary.display()))?);

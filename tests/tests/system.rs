@@ -60,6 +60,7 @@ mod system {
     pub(crate) mod reach;
     pub(crate) mod schemas;
     pub(crate) mod stale;
+    pub(crate) mod uplinks;
 }
 
 /// By theme. Tests that share a running netpath come first; those that start their own follow.
@@ -68,6 +69,7 @@ const THEMES: &[&[Case]] = &[
     system::published::CASES,
     system::addresses::CASES,
     system::ranges::CASES,
+    system::uplinks::CASES,
     system::host_access::CASES,
     system::local::CASES,
     system::networks::CASES,

@@ -50,6 +50,8 @@ impl Terms {
     pub const TRUSTED: u16 = 128;
     /// Its containers don't reach ports that other networks publish.
     pub const KEEPS_TO_ITSELF: u16 = 256;
+    /// Of the endpoint, not its network: its container is on other networks too, whose containers it answers there.
+    pub const ON_SEVERAL: u16 = 512;
 
     /// Any of these: its containers and the world can talk without translation.
     pub const UNTRANSLATED: u16 = Self::NO_MASQUERADE | Self::ROUTED | Self::UNPROTECTED | Self::DIRECT | Self::TRUSTED;

@@ -4,7 +4,10 @@
 mod exercise;
 mod sums;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 pub use exercise::{exercise, seeds};
 
@@ -52,6 +55,8 @@ pub struct Model {
     pub fragments: HashMap<FragmentKey, FragmentPorts>,
     /// What every route query gets.
     pub route: Route,
+    /// The last of them.
+    pub asked_route: Cell<Option<RouteQuery>>,
     /// Tuples that a host socket takes.
     pub sockets: HashSet<FlowKey>,
     /// Timeouts that aren't the states' own.
@@ -81,7 +86,7 @@ pub struct Model {
     /// The budget of datagrams to closed ports.
     pub closed_full_at_ns: u64,
     /// How often a flow was looked up.
-    pub looks: std::cell::Cell<u64>,
+    pub looks: Cell<u64>,
 }
 
 impl Model {
@@ -133,6 +138,7 @@ impl Model {
             handover: HashSet::new(),
             fragments: HashMap::new(),
             route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE },
+            asked_route: Cell::new(None),
             sockets: HashSet::new(),
             timeouts: HashMap::new(),
             reserved_ports: BTreeSet::new(),
@@ -147,7 +153,7 @@ impl Model {
             senders: BTreeMap::new(),
             refusals: BTreeMap::new(),
             closed_full_at_ns: 0,
-            looks: std::cell::Cell::new(0),
+            looks: Cell::new(0),
         };
         model.add_endpoint([172, 17, 0, 2], 12);
         model.add_endpoint([172, 17, 0, 3], 13);
@@ -386,7 +392,8 @@ impl Tables for Model {
         self.fragments.get(key).copied()
     }
 
-    fn route(&self, _query: &RouteQuery) -> Route {
+    fn route(&self, query: &RouteQuery) -> Route {
+        self.asked_route.set(Some(*query));
         self.route
     }
 

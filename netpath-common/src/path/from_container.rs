@@ -269,8 +269,11 @@ fn describe_hairpin<T: Tables>(
     }
     new.translated.destination = published.address;
     new.translated.destination_port = published.port;
-    if target.ifindex == source.ifindex {
-        new.translated.source = source.gateway;
+    // A container on several networks answers a client of another one by that network, past this flow; the gateway it
+    // answers by the network that it was asked on.
+    let answers_elsewhere = target.network != source.network && target.terms & Terms::ON_SEVERAL != 0;
+    if target.ifindex == source.ifindex || answers_elsewhere {
+        new.translated.source = target.gateway;
     }
     new.network = target.network;
     new.original =
@@ -338,12 +341,7 @@ enum WayOut {
 fn way_out<T: Tables>(tables: &T, headers: &Headers, new: &mut NewFlow) -> WayOut {
     let Some(source) = tables.endpoint(headers.key.source) else { return WayOut::Kernel };
     let masquerade = source.masquerade;
-    let query = RouteQuery {
-        source: headers.key.source,
-        destination: headers.key.destination,
-        tos: headers.tos,
-        ifindex: source.bridge_ifindex,
-    };
+    let query = RouteQuery::of(headers, source.bridge_ifindex);
     let Route::Via { ifindex, next_hop } = tables.route(&query) else { return WayOut::Kernel };
     let Some(uplink) = tables.uplink(ifindex) else { return WayOut::NotAnUplink };
     let is_routed = new.kind == FlowKind::Routed as u8;

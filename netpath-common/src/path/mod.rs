@@ -181,7 +181,10 @@ fn try_known_flow<T: Tables>(
         }
         flow = tables.load(entry);
     }
-    let is_due = conntrack::track(tables, entry, &flow, headers, arrival);
+    // What opens a connection has been noted by now, and needs its way as well: the kernel, asked with the translated source,
+    // wouldn't find what rules about the container's say (`ip rule add iif docker0`).
+    let opens = matches!(headers.transport, Transport::Tcp { flags } if flags & tcp::SYN != 0);
+    let is_due = conntrack::track(tables, entry, &flow, headers, arrival) | opens;
     if hop.kind == HopKind::Uplink as u8 {
         if is_due && is_led_past_host(packet, tables, headers, &flow)? {
             conntrack::end(tables, &headers.key, entry, EndReason::HopGone, arrival.now_ns);
@@ -227,12 +230,7 @@ fn find_next_hop<T: Tables>(tables: &mut T, entry: T::Entry, headers: &Headers, 
 #[inline(always)]
 fn ask_the_way<T: Tables>(tables: &T, headers: &Headers, hop: &Hop) -> u8 {
     let Some(source) = tables.endpoint(headers.key.source) else { return NextHop::Asked as u8 };
-    let query = RouteQuery {
-        source: headers.key.source,
-        destination: headers.key.destination,
-        tos: headers.tos,
-        ifindex: source.bridge_ifindex,
-    };
+    let query = RouteQuery::of(headers, source.bridge_ifindex);
     match tables.route(&query) {
         Route::Via { ifindex, next_hop } if ifindex == hop.ifindex && next_hop == headers.key.destination => {
             NextHop::Destination as u8

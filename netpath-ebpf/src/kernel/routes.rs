@@ -19,6 +19,9 @@ pub(crate) fn lookup(context: *mut c_void, query: &RouteQuery) -> Route {
     let mut parameters: bpf_fib_lookup = unsafe { zeroed() };
     parameters.family = AF_INET;
     parameters.ifindex = query.ifindex;
+    parameters.l4_protocol = query.protocol;
+    parameters.sport = u16::from_ne_bytes(query.ports[0]);
+    parameters.dport = u16::from_ne_bytes(query.ports[1]);
     parameters.__bindgen_anon_2.tos = query.tos;
     parameters.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.source);
     parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.destination);

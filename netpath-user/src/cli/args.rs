@@ -186,7 +186,8 @@ pub(super) enum PolicyVerb {
 /// `netpath run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// An interface that leads to the world; may be repeated [default: those of the default routes]
+    /// An interface that leads to the world; may be repeated [default: those of the default routes; in sole mode every
+    /// Ethernet interface with an address]
     #[arg(long = "uplink", value_name = "IF")]
     pub(super) uplinks: Vec<String>,
     /// Where the XDP program runs on uplinks

@@ -80,7 +80,7 @@ const CHECK_PINS: Duration = Duration::from_secs(2);
 /// What the daemon is told.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Interfaces that lead to the world; empty: those of the default routes.
+    /// Interfaces that lead to the world; empty: see [`UplinkChoice::DefaultRoutes`].
     pub uplinks: Vec<String>,
     /// The mode; absent: as dockerd is configured.
     pub mode: Option<Mode>,

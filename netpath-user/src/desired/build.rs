@@ -93,7 +93,9 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
         Wanted { numbers: numbers::assign(&bridge_indexes, &numbers::in_use(actual)), ..Wanted::default() };
     wanted.state.mode = mode;
     add_policy(&mut wanted, docker, &bridges, wishes, actual);
-    add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual);
+    // In takeover the kernel carries what goes by other interfaces, with Docker's rules.
+    let beside = if mode == Mode::Sole { uplinks::beside(docker, host) } else { BTreeSet::new() };
+    add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual, &beside);
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
     add_bridges(&mut wanted.state, host, &bridge_indexes);
@@ -129,7 +131,12 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     wanted.state.attachments = actual.attachments.iter().filter(of_docker).copied().collect();
     let bridges = actual.endpoints.values().map(|endpoint| endpoint.bridge_ifindex);
     let bridges = bridges.chain(actual.attachments.iter().filter(|at| at.hook == Hook::Bridge).map(|at| at.ifindex));
-    add_uplinks(&mut wanted, host, &bridges.collect(), wishes, actual);
+    // Which bridges are Docker's it hasn't said yet: what is beside the default routes stays as it was.
+    let bridges: BTreeSet<IfIndex> = bridges.collect();
+    let exists = |ifindex: &IfIndex| host.links.contains_key(ifindex) && !bridges.contains(ifindex);
+    let beside =
+        if actual.mode == Mode::Sole { attached_uplinks(actual).filter(exists).collect() } else { BTreeSet::new() };
+    add_uplinks(&mut wanted, host, &bridges, wishes, actual, &beside);
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
     wanted
@@ -170,10 +177,23 @@ fn bridges<'a>(docker: &'a DockerModel, host: &HostModel) -> BTreeMap<&'a str, I
         .collect()
 }
 
-fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex>, wishes: &Wishes, actual: &State) {
-    let present = actual.attachments.iter().filter(|attachment| attachment.hook == Hook::Uplink);
-    let present = present.map(|attachment| attachment.ifindex).collect();
-    let chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present);
+fn attached_uplinks(actual: &State) -> impl Iterator<Item = IfIndex> {
+    let uplinks = actual.attachments.iter().filter(|attachment| attachment.hook == Hook::Uplink);
+    uplinks.map(|attachment| attachment.ifindex)
+}
+
+/// Uplinks and their programs. XDP is for where the world is, or what is named; what is an uplink only because nobody else
+/// would translate for it may be a bridge of virtual machines as well, for which no driver has it.
+fn add_uplinks(
+    wanted: &mut Wanted,
+    host: &HostModel,
+    bridges: &BTreeSet<IfIndex>,
+    wishes: &Wishes,
+    actual: &State,
+    beside: &BTreeSet<IfIndex>,
+) {
+    let present = attached_uplinks(actual).collect();
+    let chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present, beside);
     wanted.refused.extend(chosen.refused);
     wanted.unresolved.extend(chosen.missing);
     for ifindex in chosen.interfaces {
@@ -182,7 +202,7 @@ fn add_uplinks(wanted: &mut Wanted, host: &HostModel, bridges: &BTreeSet<IfIndex
         }
         wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Uplink });
         wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Egress });
-        if wishes.xdp == Xdp::Attach {
+        if wishes.xdp == Xdp::Attach && !chosen.beside.contains(&ifindex) {
             wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::XdpUplink });
         }
     }
@@ -239,6 +259,9 @@ fn add_endpoints(
                     endpoint.gateway = Ipv4Addr::UNSPECIFIED;
                 }
                 endpoint.terms = terms(network, &docker.engine, wanted.state.mode, host, wishes);
+                if container.interfaces.len() > 1 {
+                    endpoint.terms |= Terms::ON_SEVERAL;
+                }
                 wanted.state.endpoints.insert(interface.address, endpoint);
             }
             Err(reason) => {

@@ -153,10 +153,52 @@ fn an_uplink_stays_while_there_is_no_default_route() {
 }
 
 #[test]
+fn in_sole_mode_other_interfaces_with_an_address_are_uplinks_too() {
+    let mut case = case();
+    let at = |ifindex, last, masquerades| Address {
+        ifindex,
+        address: Ipv4Addr::new(10, 5, 0, last),
+        prefix_length: 24,
+        masquerades,
+    };
+    case.host.links.insert(20, link("eth1", 9, None));
+    case.host.links.insert(21, link("eth2", 10, None));
+    case.host.links.insert(22, link("a-port", 11, Some(20)));
+    case.host.links.insert(23, Link { name: "tun0".to_owned(), ..Link::default() });
+    case.host.links.insert(24, link("br-other", 12, None));
+    case.docker
+        .networks
+        .insert("other".to_owned(), Network { driver: "overlay".to_owned(), ..network("other", "br-other") });
+    case.host.addresses.extend([at(20, 1, true), at(21, 2, false), at(22, 3, true), at(23, 4, true), at(24, 5, true)]);
+    let sole = |case: &Case| build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual).state;
+    let hooks = |state: &State, hook| -> Vec<IfIndex> {
+        state.attachments.iter().filter(|at| at.hook == hook).map(|at| at.ifindex).collect()
+    };
+    let state = sole(&case);
+    assert_eq!((hooks(&state, Hook::Uplink), hooks(&state, Hook::Egress)), (vec![ETH0, 20], vec![ETH0, 20]));
+    assert_eq!(hooks(&state, Hook::XdpUplink), [ETH0], "XDP is for the default routes' interfaces");
+    assert!(state.uplinks.contains_key(&20));
+    assert_eq!(case.hooks(Hook::Uplink), [ETH0], "in takeover the kernel carries the others");
+    case.actual = state;
+    let meanwhile = build_without_docker(&case.host, &case.wishes, &case.actual).state;
+    assert_eq!(hooks(&meanwhile, Hook::Uplink), [ETH0, 20], "nothing is taken away before Docker's list has come");
+    case.host.default_routes = vec![20];
+    assert_eq!(hooks(&sole(&case), Hook::Uplink), [ETH0, 20], "the default route moves, connections stay");
+    case.wishes.uplinks = UplinkChoice::Named(vec!["eth0".to_owned()]);
+    assert_eq!(hooks(&sole(&case), Hook::Uplink), [ETH0], "who names uplinks gets those");
+}
+
+#[test]
 fn a_default_route_through_a_docker_bridge_makes_no_uplink() {
     let mut case = case();
     case.host.default_routes = vec![DOCKER0];
     assert_eq!(case.hooks(Hook::Uplink), Vec::<IfIndex>::new());
+}
+
+#[test]
+fn an_endpoint_knows_that_its_container_is_on_other_networks_too() {
+    let terms = |case: &Case| case.build().state.endpoints[&WEB].terms & Terms::ON_SEVERAL;
+    assert_eq!((terms(&case()), terms(&with_second_network("second"))), (0, Terms::ON_SEVERAL));
 }
 
 #[test]

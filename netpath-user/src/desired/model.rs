@@ -123,7 +123,7 @@ pub struct Uplink {
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// The largest IPv4 packet that the uplink takes.
     pub mtu: u32,
-    /// The gateway of its first default route; 0.0.0.0: it has none.
+    /// The gateway of its first default route, of the main table or else of another; 0.0.0.0: it has none.
     pub gateway: Ipv4Addr,
 }
 

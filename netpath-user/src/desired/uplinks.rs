@@ -3,16 +3,20 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use super::{
+    docker::DockerModel,
     host::HostModel,
     model::{IfIndex, Uplink},
 };
+
+/// The loopback interface's number, the same in every network namespace.
+const LOOPBACK: IfIndex = 1;
 
 /// How uplinks are chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UplinkChoice {
     /// These interfaces.
     Named(Vec<String>),
-    /// The output interfaces of the default routes.
+    /// The output interfaces of the default routes, and in sole mode those of [`beside`].
     DefaultRoutes,
 }
 
@@ -21,20 +25,38 @@ pub enum UplinkChoice {
 pub struct Chosen {
     /// The uplinks that exist.
     pub interfaces: BTreeSet<IfIndex>,
+    /// Those of them that are one beside the default routes' only.
+    pub beside: BTreeSet<IfIndex>,
     /// One sentence for each interface that was asked for, or found, but can't be used.
     pub refused: Vec<String>,
     /// What is asked for and isn't there now (object, reason).
     pub missing: Vec<(String, String)>,
 }
 
+/// The Ethernet interfaces by which the host reaches others without a default route: a second network's, or the one that had
+/// the default route until a moment ago. In sole mode nobody but netpath translates for what goes there or comes from there, as
+/// Docker's rules do for every interface; so these are uplinks too.
+#[must_use]
+pub fn beside(docker: &DockerModel, host: &HostModel) -> BTreeSet<IfIndex> {
+    let of_docker = |name: &str| docker.networks.values().any(|network| network.bridge == name);
+    let leads_out = |ifindex: IfIndex| {
+        let link = host.links.get(&ifindex);
+        link.is_some_and(|link| link.mac.is_some() && link.controller.is_none() && !of_docker(&link.name))
+    };
+    let addressed = host.addresses.iter().filter(|address| address.masquerades).map(|address| address.ifindex);
+    addressed.filter(|ifindex| *ifindex != LOOPBACK && leads_out(*ifindex)).collect()
+}
+
 /// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `present` are the uplinks so far,
-/// kept while there is no default route at all (a DHCP renewal, say), as connections would be.
+/// kept while there is no default route at all (a DHCP renewal, say), as connections would be; `beside` are those that
+/// are uplinks without a default route, if nobody has named any.
 #[must_use]
 pub fn choose(
     choice: &UplinkChoice,
     host: &HostModel,
     bridges: &BTreeSet<IfIndex>,
     present: &BTreeSet<IfIndex>,
+    beside: &BTreeSet<IfIndex>,
 ) -> Chosen {
     let mut chosen = Chosen::default();
     match choice {
@@ -55,6 +77,8 @@ pub fn choose(
                 chosen.interfaces =
                     present.iter().filter(|ifindex| host.links.contains_key(ifindex)).copied().collect();
             }
+            chosen.beside = beside.difference(&chosen.interfaces).copied().collect();
+            chosen.interfaces.extend(beside);
             if chosen.interfaces.is_empty() {
                 chosen.miss(
                     "uplink",

@@ -175,10 +175,13 @@ fn default_routes(routes: &[RouteMessage]) -> Vec<IfIndex> {
     interfaces
 }
 
-/// A route over several hops has none here: which one a packet takes is the kernel's choice.
+/// A route over several hops has none here: which one a packet takes is the kernel's choice. Tables besides the main one
+/// come second: rules (`ip rule`) lead containers' packets there by what translation changes, so that the kernel wouldn't
+/// find them again.
 fn gateways(routes: &[RouteMessage]) -> BTreeMap<IfIndex, Ipv4Addr> {
     let mut gateways = BTreeMap::new();
-    for route in routes.iter().filter(|route| is_default(route)) {
+    let others = routes.iter().filter(|route| !is_default(route) && is_default_of_a_table(route));
+    for route in routes.iter().filter(|route| is_default(route)).chain(others) {
         let (mut interface, mut gateway) = (None, None);
         for attribute in &route.attributes {
             match attribute {
@@ -195,10 +198,11 @@ fn gateways(routes: &[RouteMessage]) -> BTreeMap<IfIndex, Ipv4Addr> {
 }
 
 fn is_default(route: &RouteMessage) -> bool {
-    let header = &route.header;
-    header.destination_prefix_length == 0
-        && header.kind == RouteType::Unicast
-        && header.table == RouteHeader::RT_TABLE_MAIN
+    is_default_of_a_table(route) && route.header.table == RouteHeader::RT_TABLE_MAIN
+}
+
+fn is_default_of_a_table(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
 }
 
 #[cfg(test)]
@@ -228,8 +232,14 @@ mod tests {
             route.header.destination_prefix_length = 24;
             route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 9))));
         });
-        let routes = [to_a_subnet, route(|_| ()), via(2, 1), via(2, 3), via(4, 5)];
-        let expected = [(2, Ipv4Addr::new(192, 0, 2, 1)), (4, Ipv4Addr::new(192, 0, 2, 5))];
+        let of_table = |interface, last| {
+            let mut route = via(interface, last);
+            route.header.table = 100;
+            route
+        };
+        let routes = [of_table(2, 9), of_table(6, 7), to_a_subnet, route(|_| ()), via(2, 1), via(2, 3), via(4, 5)];
+        let gateway = |last| Ipv4Addr::new(192, 0, 2, last);
+        let expected = [(2, gateway(1)), (4, gateway(5)), (6, gateway(7))];
         assert_eq!(gateways(&routes), expected.into());
     }
 

@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("an internal network reaches its neighbours and the host at its gateway, and nothing else", internal)
         .every_engine(),
     Case::new("containers of other networks are closed by their addresses", other_networks),
+    Case::new("a container on two networks is reached at its published port from both", published_on_several),
     Case::new("containers reach ports that other networks publish, by the host's address", published_of_others)
         .netpath()
         .every_engine(),
@@ -161,6 +162,21 @@ fn published_of_others(lab: &mut Lab) -> Result<()> {
     let seen = connect_from(&*client.place()?, PUBLISHED)?.who()?;
     ensure!(seen.ip() == &client.address()?, "the server sees {seen}");
     Ok(())
+}
+
+/// It answers what it is asked from its second network by that network, as its routes say; so it must be asked by the gateway.
+fn published_on_several(lab: &mut Lab) -> Result<()> {
+    let (one, other) = (lab.docker().network(&[])?, lab.docker().network(&[])?);
+    let server = lab.docker().serving(&["tcp:80"]).publish("8080:80").network(one.name());
+    let server = lab.start(server)?;
+    lab.docker().run(&["network", "connect", other.name(), server.id()])?;
+    for network in [&one, &other] {
+        let client = lab.start(lab.docker().idle().network(network.name()))?;
+        connect_from(&*client.place()?, PUBLISHED)
+            .with_context(|| format!("from {}", network.name()))?
+            .echo("hello")?;
+    }
+    connect(lab, PUBLISHED)?.echo("from the wire")
 }
 
 fn keeps_to_itself(lab: &mut Lab) -> Result<()> {

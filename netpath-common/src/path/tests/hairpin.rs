@@ -80,3 +80,23 @@ fn errors_come_back_through_the_hairpin_both_ways() {
         assert_eq!(quoted(&frame), reversed(read(&question)), "as the server sent it");
     }
 }
+
+/// It has an address on the client's network and would answer there, past the flow.
+#[test]
+fn a_container_on_several_networks_sees_the_gateway_for_a_client_of_another_one() {
+    for (terms, sees) in [(Terms::ON_SEVERAL, Model::GATEWAY), (0, CLIENT)] {
+        let mut model = Model::host(Mode::Sole);
+        model.endpoints.get_mut(&WEB).unwrap().terms |= terms;
+        model.endpoints.get_mut(&CLIENT).unwrap().network += 1;
+        let mut frame = build(ASKED, Kind::Udp, b"hello");
+        let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut frame);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+        let seen = read(&frame);
+        assert_eq!(seen, Summary { source: sees, destination: WEB, source_port: 5000, destination_port: 80 });
+
+        let mut frame = build(reversed(seen), Kind::Udp, b"hello");
+        let fate = outbound(&mut model, WEB_IFINDEX, 1, &mut frame);
+        assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: CLIENT_IFINDEX }));
+        assert_eq!(read(&frame), reversed(ASKED));
+    }
+}

@@ -59,3 +59,33 @@ fn another_gateway_of_the_uplink_counts_at_once() {
     model.hops.get_mut(&0).unwrap().addresses[0] = 0;
     assert_eq!(sent(&mut model, 1200), [0; 4], "none: the kernel is asked");
 }
+
+/// Rules may ask for them (`ip rule add ipproto tcp dport 443 lookup 100`).
+#[test]
+fn the_routes_are_asked_with_protocol_and_ports() {
+    let mut model = model();
+    let asked =
+        |model: &Model| model.asked_route.get().map(|query| (query.protocol, query.ports.map(u16::from_be_bytes)));
+    sent(&mut model, 1000);
+    assert_eq!(asked(&model), Some((17, [4000, 53])));
+    let summary = Summary { source: WEB, destination: FAR, source_port: 4000, destination_port: 0 };
+    let mut frame = build(summary, Kind::Ping, b"?");
+    let arrival = Arrival { ifindex: WEB_IFINDEX, now_ns: 2 * SECOND_NS };
+    let _ = from_container(&mut { &mut frame[..] }, &mut model, &mut Workspace::EMPTY.clone(), &arrival);
+    assert_eq!(asked(&model), Some((1, [0, 0])), "an echo's identifier is no port");
+}
+
+/// Asked with the translated source, the kernel wouldn't find it.
+#[test]
+fn the_packet_that_opens_a_connection_knows_its_next_hop_too() {
+    let mut model = model();
+    let summary = Summary { source: WEB, destination: FAR, source_port: 4000, destination_port: 80 };
+    let mut work = Workspace::EMPTY;
+    for seconds in 1..3 {
+        let mut frame = build(summary, Kind::Tcp(tcp::SYN), b"");
+        let arrival = Arrival { ifindex: WEB_IFINDEX, now_ns: seconds * SECOND_NS };
+        let fate = from_container(&mut { &mut frame[..] }, &mut model, &mut work, &arrival);
+        assert_eq!(fate.forward(), Some(Forward::OutOfUplink { ifindex: Model::UPLINK }));
+        assert_eq!(work.next_hop, ROUTER, "after {seconds} s");
+    }
+}

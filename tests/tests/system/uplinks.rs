@@ -1,0 +1,145 @@
+//! A host with more than one way out: a second network's interface without a default route, rules that choose among routes, and
+//! a default route that moves from one interface to the other.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context as _, Result, ensure};
+use netpath_tests::case::Case;
+use netpath_tests::client::{TcpClient, UdpClient};
+use netpath_tests::lab::{FAR, HOST, Lab};
+use netpath_tests::netns::Namespace;
+use netpath_tests::netpath::Options;
+use netpath_tests::server::{Server, any};
+use netpath_tests::{run, wait};
+
+use super::reach::{PUBLISH_DEADLINE, connect_from};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("a second network of the host's reaches published ports, and containers reach it", both_ways)
+        .own_netpath(),
+    Case::new("containers' packets go where rules about their network, bridge, ports and protocol say", rules)
+        .own_netpath(),
+    Case::new(
+        "a default route that moves to another interface cuts no connection of the first one's neighbours",
+        moves,
+    ),
+];
+
+/// The host's address on the second network, and a machine's there.
+const HOST_THERE: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 2);
+const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 1);
+
+/// A second network beside the lab's; dropping it takes its interface away, and the routes and rules with it.
+struct Second<'a> {
+    lab: &'a Lab,
+    machine: Namespace,
+}
+
+impl<'a> Second<'a> {
+    /// The machine has the address of the machine behind the neighbour too, which shows by whom a packet goes there. It
+    /// answers ARP for its own address only, as a router would.
+    fn create(lab: &'a Lab) -> Result<Self> {
+        let machine = Namespace::create(&format!("{}-{}-second", run::name(), lab.mode().name()), "second")?;
+        let second = Self { lab, machine };
+        let pair = format!("ip link add eth1 type veth peer name eth0 netns {}", second.machine.name());
+        lab.host().run(&pair.split(' ').collect::<Vec<_>>())?;
+        second.machine.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+        for (place, words) in [
+            (&*second.machine, format!("ip address add {MACHINE}/24 dev eth0")),
+            (&*second.machine, format!("ip address add {FAR}/32 dev lo")),
+            (&*second.machine, "ip link set eth0 up".to_owned()),
+            (&*second.machine, format!("ip route add default via {HOST_THERE}")),
+            (&*second.machine, "ethtool -K eth0 tx off tso off gso off".to_owned()),
+            (lab.host(), format!("ip address add {HOST_THERE}/24 dev eth1")),
+            (lab.host(), "ip link set eth1 up".to_owned()),
+            (lab.host(), format!("ip route add default via {MACHINE} table 100")),
+        ] {
+            place.run(&words.split(' ').collect::<Vec<_>>())?;
+        }
+        Ok(second)
+    }
+
+    /// A server on port 9005 of every address of the machine.
+    fn server(&self) -> Result<Server> {
+        self.machine.enter(|| Server::tcp(any(PORT)))
+    }
+}
+
+impl Drop for Second<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.lab.host().run(&["ip", "link", "del", "eth1"]) {
+            eprintln!("the second network is left until the lab ends: {error:#}");
+        }
+    }
+}
+
+const PORT: u16 = 9005;
+
+fn both_ways(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::without_uplink())?;
+    let request = lab.docker().serving(&["tcp:80", "udp:80"]).publish("8078:80").publish("8078:80/udp");
+    let container = lab.start(request)?;
+    let second = Second::create(lab)?;
+    let _server = second.server()?;
+    let target = SocketAddrV4::new(MACHINE, PORT);
+    let mut client = connect_from(&*container.place()?, target).context("from the container to the second network")?;
+    ensure!(*client.who()?.ip() == HOST_THERE, "the container is seen as {}", client.who()?);
+    for address in [HOST_THERE, HOST] {
+        let target = SocketAddrV4::new(address, 8078);
+        let mut client = connect_from(&second.machine, target).with_context(|| format!("from there to {target}"))?;
+        ensure!(client.who()? == client.local(), "the client is seen as {}", client.who()?);
+        UdpClient::connect(&second.machine, target)?.ask("by UDP")?;
+    }
+    Ok(())
+}
+
+fn rules(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::without_uplink())?;
+    let container = lab.start(lab.docker().idle())?;
+    let second = Second::create(lab)?;
+    let _server = second.server()?;
+    let _other = lab.far().enter(|| Server::tcp(any(PORT)))?;
+    let place = container.place()?;
+    let seen = || -> Result<Ipv4Addr> { Ok(*connect_from(&place, SocketAddrV4::new(FAR, PORT))?.who()?.ip()) };
+    for rule in ["from 172.17.0.0/16", "iif docker0", "to 198.51.100.0/24", "ipproto tcp dport 9005"] {
+        let change = |what: &str| {
+            let words = format!("ip rule {what} {rule} lookup 100 pref 100");
+            lab.host().run(&words.split(' ').collect::<Vec<_>>())
+        };
+        change("add")?;
+        let outcome = wait::until("the rule to count", PUBLISH_DEADLINE, || {
+            let address = seen()?;
+            ensure!(address == HOST_THERE, "the container came from {address}");
+            Ok(())
+        });
+        change("del")?;
+        outcome.with_context(|| format!("with the rule {rule:?}"))?;
+    }
+    let address = seen().context("without a rule")?;
+    ensure!(address == HOST, "without a rule the container came from {address}");
+    Ok(())
+}
+
+fn moves(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::without_uplink())?;
+    let container = lab.start(lab.docker().serving(&["tcp:80"]).publish("8079:80"))?;
+    let (_server, target) = lab.lan_tcp()?;
+    let mut out = TcpClient::connect(&*container.place()?, target)?;
+    let mut inside = connect_from(lab.lan(), SocketAddrV4::new(HOST, 8079))?;
+    let second = Second::create(lab)?;
+    let _there = second.server()?;
+    let gateway = lab.host().run(&["ip", "route", "show", "default"])?;
+    lab.host().run(&["ip", "route", "replace", "default", "via", &MACHINE.to_string()])?;
+    let outcome = (|| {
+        let mut moved =
+            connect_from(&*container.place()?, SocketAddrV4::new(FAR, PORT)).context("by the new default route")?;
+        ensure!(*moved.who()?.ip() == HOST_THERE, "by the new default route as {}", moved.who()?);
+        out.echo("from the container, after the move").context("an older connection of the container's")?;
+        inside.echo("from the neighbour, after the move").context("an older connection to the published port")?;
+        connect_from(lab.lan(), SocketAddrV4::new(HOST, 8079)).context("the neighbour, after the move")?.echo("new")?;
+        TcpClient::connect(&*container.place()?, target)?.echo("new, to the neighbour")
+    })();
+    let words = format!("ip route replace {}", gateway.trim());
+    lab.host().run(&words.split(' ').collect::<Vec<_>>())?;
+    outcome
+}
