@@ -1,6 +1,7 @@
 //! Containers that reach published ports by the host's address.
 
 use super::*;
+use crate::abi::Terms;
 
 const ASKED: Summary = Summary { source: CLIENT, destination: Model::HOST, source_port: 5000, destination_port: 8080 };
 

@@ -71,7 +71,8 @@ fn the_routes_are_asked_with_protocol_and_ports() {
     let summary = Summary { source: WEB, destination: FAR, source_port: 4000, destination_port: 0 };
     let mut frame = build(summary, Kind::Ping, b"?");
     let arrival = Arrival { ifindex: WEB_IFINDEX, now_ns: 2 * SECOND_NS };
-    let _ = from_container(&mut { &mut frame[..] }, &mut model, &mut Workspace::EMPTY.clone(), &arrival);
+    let fate = from_container(&mut { &mut frame[..] }, &mut model, &mut Workspace::EMPTY.clone(), &arrival);
+    assert!(fate.is_decided());
     assert_eq!(asked(&model), Some((1, [0, 0])), "an echo's identifier is no port");
 }
 
