@@ -28,8 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("rules that netpath would pass by are named; in sole mode nothing else is done about them", named)
         .own_netpath(),
     Case::new(
-        "rules in OUTPUT hold for the host's connections to published ports by the container's address, and migrate \
-         --check names the others",
+        "rules in OUTPUT hold that name the container's address, and migrate --check names the others",
         of_host_sockets,
     )
     .own_netpath(),
