@@ -19,18 +19,26 @@ const SERVICE: u8 = 0x1e;
 /// Time to live, as Linux sends it.
 const TTL: u8 = 64;
 
-/// What a sender is told: an ICMP error's type and code.
+/// What a sender is told: an ICMP error's type and code, and the MTU of the next hop where that is what it is about, else 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
     kind: u8,
     code: u8,
+    mtu: u16,
 }
 
 impl Told {
     /// "Administratively prohibited": no flow can be opened (RFC 5508, REQ-8).
-    pub const PROHIBITED: Self = Self { kind: icmp::UNREACHABLE, code: icmp::PROHIBITED };
+    pub const PROHIBITED: Self = Self { kind: icmp::UNREACHABLE, code: icmp::PROHIBITED, mtu: 0 };
     /// "Time to live exceeded in transit".
-    pub const TIME_EXCEEDED: Self = Self { kind: icmp::TIME_EXCEEDED, code: 0 };
+    pub const TIME_EXCEEDED: Self = Self { kind: icmp::TIME_EXCEEDED, code: 0, mtu: 0 };
+
+    /// "Fragmentation needed": no more than `mtu` bytes can be sent on (RFC 1191, section 4).
+    #[inline(always)]
+    #[must_use]
+    pub const fn too_big(mtu: u16) -> Self {
+        Self { kind: icmp::UNREACHABLE, code: icmp::FRAGMENTATION_NEEDED, mtu }
+    }
 }
 
 /// A thousand in a second for each budget, and as many at once as `net.ipv4.icmp_msgs_burst`: a traceroute sends its probes all
@@ -86,7 +94,8 @@ pub fn answer(packet: &mut impl Packet, headers: &Headers, source: Address, told
     ];
     packet.write_words(ethernet::LEN, network)?;
     packet.write_u16(ethernet::LEN + ipv4::CHECKSUM, sum(&network, Checksum::NONE))?;
-    let error = [u32::from_ne_bytes([told.kind, told.code, 0, 0]), 0];
+    let [mtu, last] = told.mtu.to_be_bytes();
+    let error = [u32::from_ne_bytes([told.kind, told.code, 0, 0]), u32::from_ne_bytes([0, 0, mtu, last])];
     packet.write_words(ethernet::LEN + ipv4::LEN, error)?;
     packet.write_u16(
         ethernet::LEN + ipv4::LEN + icmp::CHECKSUM,

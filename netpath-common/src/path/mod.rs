@@ -294,8 +294,8 @@ fn carry(packet: &mut impl Packet, headers: &Headers, flow: &Flow, hop: &Hop) ->
 /// Whether a packet can't go on, because its time is over or the next link is too small, and what becomes of it.
 ///
 /// The kernel answers a container best: it gets the packet untranslated, finds the same fault on its own way, and sends
-/// the ICMP error that the container expects. It can fragment only where its own rules translate, in takeover. Into a
-/// container no size is checked: a veth takes what fits the uplink; and of whose time is over [`answer`] tells the sender.
+/// the ICMP error that the container expects. It can fragment only what nobody translates. Into a container no size is
+/// checked: a veth takes what fits the uplink; and what the kernel can't answer [`answer`] tells the sender of.
 ///
 /// # Errors
 ///
@@ -317,7 +317,9 @@ fn kernel_must_answer<T: Tables>(
     let takeover = tables.config().mode() == Mode::Takeover;
     match (leaves_host, dying) {
         (true, true) => answer,
-        (true, false) => too_big(tables.config().mode(), headers).map(Some),
+        (true, false) if flow.kind() == FlowKind::Routed => too_big(Mode::Takeover, headers).map(Some),
+        // The kernel would translate its fragments otherwise, or not at all: it doesn't know the flow.
+        (true, false) => too_big(Mode::Sole, headers).map(Some),
         // Docker's rules know a published port; the answers to a masqueraded flow and a cone they don't.
         (false, _) if takeover && matches!(flow.kind(), FlowKind::Published | FlowKind::Hairpin) => answer,
         // Nothing is translated: the kernel's way ends for it just here.
@@ -326,18 +328,19 @@ fn kernel_must_answer<T: Tables>(
     }
 }
 
-/// What becomes of a packet that is too big for the uplink.
+/// What becomes of a packet that is too big for the uplink. The kernel fragments in `mode` takeover only, and no fragments: of
+/// those it would see some, and the others would fit.
 ///
 /// # Errors
 ///
-/// [`DropReason::TooBig`] where the kernel would send its fragments on untranslated.
+/// [`DropReason::TooBig`], of which [`answer`] tells the sender, who may lower the size that he sends also without "don't
+/// fragment".
 #[inline(always)]
 fn too_big(mode: Mode, headers: &Headers) -> Result<Verdict, DropReason> {
-    if headers.may_fragment {
-        leave(mode, PathCount::KernelAnswers, DropReason::TooBig)
-    } else {
-        Ok(Verdict::kernel(PathCount::KernelAnswers))
+    if headers.may_fragment && (mode == Mode::Sole || headers.fragment != Fragment::Whole) {
+        return Err(DropReason::TooBig);
     }
+    Ok(Verdict::kernel(PathCount::KernelAnswers))
 }
 
 /// Whether a packet without a flow may open one.

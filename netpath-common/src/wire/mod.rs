@@ -135,6 +135,8 @@ pub mod icmp {
     pub const LEN: usize = 8;
     /// Bytes of the quoted packet's transport header that an error holds at least.
     pub const QUOTE_MIN: usize = 8;
+    /// Code of "fragmentation needed" (RFC 792).
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Code of [`UNREACHABLE`]: communication administratively prohibited (RFC 1812, section 5.2.7.1).
     pub const PROHIBITED: u8 = 13;
     /// Type: echo reply.

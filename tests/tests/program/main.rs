@@ -368,10 +368,17 @@ fn the_kernel_answers_for_a_dying_packet_and_for_one_that_is_too_big() {
         );
         // Without "don't fragment" the kernel would fragment it and send it on untranslated.
         big[20] = 0;
+        let (sum, carried) = u16::from_be_bytes([big[24], big[25]]).overflowing_add(0x4000);
+        big[24..26].copy_from_slice(&(sum + u16::from(carried)).to_be_bytes());
         host.assert_counted(
-            |host| assert_eq!(host.at_container(host.client, &big).0, SHOT),
+            |host| {
+                let (action, answer) = host.at_container(host.client, &big);
+                assert_eq!((action, answer.len()), (REDIRECT, 70));
+                assert_eq!((answer[23], &answer[34..36]), (ICMP, [3, 4].as_slice()), "fragmentation needed");
+                assert_eq!(answer[40..42], 1500_u16.to_be_bytes(), "the uplink's MTU");
+            },
             &[DropReason::TooBig],
-            &[],
+            &[PathCount::Answered],
         );
     });
 }

@@ -1,10 +1,11 @@
 //! Links with a smaller MTU, here and further on: senders learn of them, whichever way their packets go.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpath_tests::case::Case;
-use netpath_tests::client::TcpClient;
+use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::icmp::{EchoSocket, FRAGMENTATION_NEEDED};
 use netpath_tests::lab::{FAR, GATEWAY, HOST, LAN, Lab};
 use netpath_tests::netns::Place;
@@ -12,12 +13,16 @@ use netpath_tests::server::{Server, any};
 use netpath_tests::traffic::{Direction, transfer};
 use netpath_tests::wait;
 
-use super::reach::{connect, connect_from};
+use super::reach::{ask, connect, connect_from};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("a container learns of an uplink with a smaller MTU by ping", uplink_ping),
     Case::new("a container's upload gets through an uplink with a smaller MTU", uplink_upload),
     Case::new("a published server's data gets out of an uplink with a smaller MTU", uplink_published),
+    Case::new(
+        "datagrams of 4,000 bytes get out of an uplink with a smaller MTU, soon after it has become so",
+        datagrams,
+    ),
     Case::new("a container learns of a router's smaller MTU by ping", router_ping),
     Case::new("a container's upload gets through a router's smaller MTU", router_upload),
     Case::new("a published server's data gets through a router's smaller MTU", router_published),
@@ -54,7 +59,7 @@ fn uplink_ping(lab: &mut Lab) -> Result<()> {
     let container = lab.start(lab.docker().idle())?;
     let _small = SmallMtu::set(lab.host(), "eth0", "1400")?;
     // netpath hears of the MTU through the kernel's notification, a moment later.
-    wait::until("the uplink's MTU to count", std::time::Duration::from_secs(5), || {
+    wait::until("the uplink's MTU to count", Duration::from_secs(5), || {
         expect_fragmentation_needed(&*container.place()?, LAN, GATEWAY, 1400)
     })
 }
@@ -71,6 +76,23 @@ fn uplink_published(lab: &mut Lab) -> Result<()> {
     let client = connect(lab, SocketAddrV4::new(HOST, 8080))?;
     let _small = SmallMtu::set(lab.host(), "eth0", "1400")?;
     transfer(client, Direction::Download, BYTES)
+}
+
+/// Their senders let them be fragmented. What they send first may be lost to tell them.
+fn datagrams(lab: &mut Lab) -> Result<()> {
+    let _server = lab.start(lab.docker().serving(&["udp:80"]).publish("8080:80/udp"))?;
+    let container = lab.start(lab.docker().idle())?;
+    let (_world, lan) = lab.lan_udp()?;
+    let clients = [ask(lab, SocketAddrV4::new(HOST, 8080))?, UdpClient::connect(&*container.place()?, lan)?];
+    let _here = SmallMtu::set(lab.host(), "eth0", "1280")?;
+    let _there = SmallMtu::set(lab.lan(), "eth0", "1280")?;
+    let text = "x".repeat(4000);
+    for client in clients {
+        client.give_up_after(Duration::from_millis(500))?;
+        wait::until("an answer of 4,000 bytes", Duration::from_secs(5), || client.ask(&text).map(drop))?;
+        client.ask(&text).context("the next one")?;
+    }
+    Ok(())
 }
 
 fn router_ping(lab: &mut Lab) -> Result<()> {
