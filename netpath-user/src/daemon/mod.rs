@@ -69,8 +69,8 @@ const NEWS_MAX: usize = 64;
 const COLLECT: Duration = Duration::from_millis(250);
 /// Slices for a full table: one sweep takes 20 seconds, below the shortest timeout of an established flow.
 const COLLECT_SLICES: usize = 80;
-/// From the beginning of a sweep to that of the next. A sweep of a nearly empty table is one slice, which walks all its
-/// buckets: more often that would be most of what an idle daemon does.
+/// From the beginning of a sweep to that of the next while nothing changes. A sweep of a nearly empty table is one slice,
+/// which walks all its buckets: more often that would be most of what an idle daemon does.
 const SWEEP: Duration = Duration::from_secs(2);
 /// Entries in the smallest slice.
 const COLLECT_ENTRIES_MIN: usize = 4096;
@@ -178,6 +178,7 @@ pub async fn run(
         collector_error: None,
         sweep_begun: Instant::now(),
         sweep_ended: false,
+        sweep_at_once: false,
         fill: Fill::default(),
         config: options.config,
         beside: Beside { wanted: beside, trouble, is_wished: options.reach_macvlan, present: BTreeSet::new() },
@@ -280,6 +281,8 @@ struct Daemon {
     collector_error: Option<String>,
     sweep_begun: Instant,
     sweep_ended: bool,
+    /// Whether something has changed since.
+    sweep_at_once: bool,
     fill: Fill,
     config: Option<PathBuf>,
     beside: Beside,
@@ -364,6 +367,8 @@ impl Daemon {
         let wait = if self.core.has_more { Some(Duration::ZERO) } else { waits.into_iter().flatten().min() };
         sources.retry_at = wait.map(|wait| Instant::now() + wait);
         self.look_again();
+        // No flow should be left of a container that has gone.
+        self.sweep_at_once = true;
         self.reports.send_replace(status::report(&self.core));
     }
 
@@ -399,10 +404,11 @@ impl Daemon {
     /// A failing collector is logged when it begins to fail, not each time.
     fn collect(&mut self) {
         if self.sweep_ended {
-            if self.sweep_begun.elapsed() < SWEEP {
+            if self.sweep_begun.elapsed() < SWEEP && !self.sweep_at_once {
                 return;
             }
             self.sweep_begun = Instant::now();
+            self.sweep_at_once = false;
         }
         let collected = self.core.engine.collect(self.collect_entries);
         self.sweep_ended = !matches!(collected, Ok(Collected { left: None, .. }));
