@@ -11,6 +11,8 @@ const AF_INET: u8 = 2;
 const SUCCESS: i64 = 0;
 /// The way is known; only the neighbour's Ethernet address isn't yet.
 const NO_NEIGHBOUR: i64 = 7;
+/// The way is known; only this packet is too big for its interface, which is for the packet path to see.
+const FRAGMENTATION_NEEDED: i64 = 8;
 
 /// Asks the routes, for a packet that came in by the query's interface. `context` is the program's own.
 #[inline(always)]
@@ -27,7 +29,7 @@ pub(crate) fn lookup(context: *mut c_void, query: &RouteQuery) -> Route {
     parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.destination);
     // SAFETY: context and structure are valid for the call, and the length is the structure's.
     let result = unsafe { fib_lookup(context, &raw mut parameters, size_of::<bpf_fib_lookup>() as i32, 0) };
-    if result != SUCCESS && result != NO_NEIGHBOUR {
+    if ![SUCCESS, NO_NEIGHBOUR, FRAGMENTATION_NEEDED].contains(&result) {
         return Route::Kernel;
     }
     // SAFETY: the helper has written the next hop's IPv4 address here, as the query's family asked.
