@@ -315,7 +315,7 @@ fn try_masquerade<T: Tables>(
     match way_out(tables, headers, flow) {
         WayOut::Uplink => {}
         // It ends here too.
-        WayOut::TooBig => return too_big(mode, headers).map(Some),
+        WayOut::TooBig => return too_big(headers, mode == Mode::Takeover).map(Some),
         WayOut::Kernel => return Ok(Some(Verdict::kernel(PathCount::KernelAnswers))),
         WayOut::NotAnUplink => return leave(mode, PathCount::ToKernel, DropReason::NotAnUplink).map(Some),
     }

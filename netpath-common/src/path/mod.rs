@@ -317,9 +317,8 @@ fn kernel_must_answer<T: Tables>(
     let takeover = tables.config().mode() == Mode::Takeover;
     match (leaves_host, dying) {
         (true, true) => answer,
-        (true, false) if flow.kind() == FlowKind::Routed => too_big(Mode::Takeover, headers).map(Some),
-        // The kernel would translate its fragments otherwise, or not at all: it doesn't know the flow.
-        (true, false) => too_big(Mode::Sole, headers).map(Some),
+        // What is translated the kernel would translate otherwise, or not at all: it doesn't know the flow.
+        (true, false) => too_big(headers, flow.kind() == FlowKind::Routed).map(Some),
         // Docker's rules know a published port; the answers to a masqueraded flow and a cone they don't.
         (false, _) if takeover && matches!(flow.kind(), FlowKind::Published | FlowKind::Hairpin) => answer,
         // Nothing is translated: the kernel's way ends for it just here.
@@ -328,16 +327,16 @@ fn kernel_must_answer<T: Tables>(
     }
 }
 
-/// What becomes of a packet that is too big for the uplink. The kernel fragments in `mode` takeover only, and no fragments: of
-/// those it would see some, and the others would fit.
+/// What becomes of a packet that is too big for the uplink. `kernel_fragments`: what the kernel makes of it may go out. It
+/// gets no fragments: of those it would see some, and the others would fit.
 ///
 /// # Errors
 ///
 /// [`DropReason::TooBig`], of which [`answer`] tells the sender, who may lower the size that he sends also without "don't
 /// fragment".
 #[inline(always)]
-fn too_big(mode: Mode, headers: &Headers) -> Result<Verdict, DropReason> {
-    if headers.may_fragment && (mode == Mode::Sole || headers.fragment != Fragment::Whole) {
+fn too_big(headers: &Headers, kernel_fragments: bool) -> Result<Verdict, DropReason> {
+    if headers.may_fragment && (!kernel_fragments || headers.fragment != Fragment::Whole) {
         return Err(DropReason::TooBig);
     }
     Ok(Verdict::kernel(PathCount::KernelAnswers))
