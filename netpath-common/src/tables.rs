@@ -41,9 +41,29 @@ pub enum Route {
         ifindex: u32,
         /// The next hop: the gateway, or the destination itself when it is on the link.
         next_hop: Address,
+        /// Whether the next hop's Ethernet address is known.
+        neighbour: Neighbour,
     },
     /// There is no way, or the destination is the host itself: the kernel knows what to answer.
     Kernel,
+}
+
+/// What the kernel knows of a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Its Ethernet address.
+    Known,
+    /// Nothing yet, or that it didn't answer: it is asked for when a packet is sent there.
+    Unknown,
+}
+
+/// Who is to send the packet that a route is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A container: the query's interface is the one by which the packet came in.
+    Container,
+    /// The host itself: the query's interface is the one by which the packet is to leave.
+    Host,
 }
 
 /// A route that is asked for.
@@ -55,7 +75,9 @@ pub struct RouteQuery {
     pub destination: Address,
     /// Type of service.
     pub tos: u8,
-    /// The interface that routing takes for its origin: the bridge, as in Docker's own path.
+    /// Who sends it.
+    pub origin: Origin,
+    /// The interface that routing takes for its origin: the bridge, as in Docker's own path. For [`Origin::Host`] the uplink.
     pub ifindex: u32,
     /// IP protocol number.
     pub protocol: u8,
@@ -71,7 +93,18 @@ impl RouteQuery {
         let FlowKey { source, destination, protocol, source_port, destination_port, .. } = headers.key;
         // An identifier of ICMP's lies where ports do, and routing doesn't know it.
         let ports = if protocol == ICMP { [[0; 2]; 2] } else { [source_port, destination_port] };
-        Self { source, destination, tos: headers.tos, ifindex: bridge_ifindex, protocol, ports }
+        let (tos, origin, ifindex) = (headers.tos, Origin::Container, bridge_ifindex);
+        Self { source, destination, tos, origin, ifindex, protocol, ports }
+    }
+
+    /// Asks as the kernel does by itself for a packet that was given to an uplink without a next hop: with the translated
+    /// source, and without ports (`__bpf_redirect_neigh_v4` in net/core/filter.c).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_translated(headers: &Headers, source: Address, uplink_ifindex: u32) -> Self {
+        let FlowKey { destination, protocol, .. } = headers.key;
+        let (tos, origin, ifindex, ports) = (headers.tos, Origin::Host, uplink_ifindex, [[0; 2]; 2]);
+        Self { source, destination, tos, origin, ifindex, protocol, ports }
     }
 }
 

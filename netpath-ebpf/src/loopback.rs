@@ -6,13 +6,14 @@
 use aya_ebpf::{bindings::TC_ACT_OK, programs::TcContext};
 use netpath_common::{
     abi::Mode,
+    packet::Packet as _,
     path::{
         bound_to_loopback::bound_to_loopback,
         from_loopback::{Datagram, Leaving, leave},
         from_socket,
     },
     tables::Tables as _,
-    wire::protocol,
+    wire::{ethernet, ipv4, protocol},
 };
 
 use crate::{
@@ -31,14 +32,20 @@ pub(crate) fn loopback(context: &TcContext) -> i32 {
 #[inline(always)]
 fn ipv4(context: &TcContext) -> i32 {
     let mut tables = KernelTables::new(context.skb.skb.cast());
-    if tables.config().mode() == Mode::Takeover {
+    let mut packet = TcPacket::new(context);
+    if tables.config().mode() == Mode::Takeover && !may_be_error(&packet) {
         return TC_ACT_OK;
     }
     let Some(work) = scratch::workspace() else { return TC_ACT_OK };
-    let mut packet = TcPacket::new(context);
     let now_ns = clock::arrival(context).now_ns;
     let fate = bound_to_loopback(&mut packet, &mut tables, work, now_ns);
     verdict::loopback(&packet, fate)
+}
+
+/// Whether the packet may be an ICMP error, which the kernel sends in takeover too.
+#[inline(always)]
+fn may_be_error(packet: &TcPacket<'_>) -> bool {
+    matches!(packet.read_u16(ethernet::LEN + ipv4::TTL), Some([_, protocol::ICMP]))
 }
 
 /// A frame of its own for the sake of the BPF stack, of which the way of IPv4 needs the most.

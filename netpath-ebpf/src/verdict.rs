@@ -35,7 +35,13 @@ pub(crate) fn tc(packet: &TcPacket<'_>, fate: Fate, next_hop: Address) -> i32 {
             packet.address_to_receiver();
             redirect::into_peer(ifindex)
         }
-        Forward::OutOfUplink { ifindex } => redirect::by_neighbour(ifindex, next_hop),
+        Forward::OutOfUplink { ifindex } => {
+            if next_hop == [0; 4] {
+                // If the neighbour doesn't answer, the kernel says so about packets that were for the host (`__icmp_send`).
+                packet.address_to_receiver();
+            }
+            redirect::by_neighbour(ifindex, next_hop)
+        }
         Forward::Out { ifindex } => redirect::out_of(ifindex),
         Forward::InByLoopback => redirect::in_by_loopback(),
     }

@@ -49,6 +49,7 @@ mod system {
     pub(crate) mod modes;
     pub(crate) mod mtu;
     pub(crate) mod nat;
+    pub(crate) mod neighbours;
     pub(crate) mod networks;
     pub(crate) mod options;
     pub(crate) mod own;
@@ -78,6 +79,7 @@ const THEMES: &[&[Case]] = &[
     system::bulk::CASES,
     system::errors::CASES,
     system::mtu::CASES,
+    system::neighbours::CASES,
     system::nat::CASES,
     system::programs::CASES,
     system::stale::CASES,

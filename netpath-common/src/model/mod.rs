@@ -19,7 +19,7 @@ use crate::{
     },
     conntrack::PairState,
     nat::answer::spend,
-    tables::{InsertError, Route, RouteQuery, Tables},
+    tables::{InsertError, Neighbour, Origin, Route, RouteQuery, Tables},
 };
 
 /// Tables in memory.
@@ -55,6 +55,8 @@ pub struct Model {
     pub fragments: HashMap<FragmentKey, FragmentPorts>,
     /// What every route query gets.
     pub route: Route,
+    /// What those for the host's own packets get instead; absent: the same.
+    pub own_route: Option<Route>,
     /// The last of them.
     pub asked_route: Cell<Option<RouteQuery>>,
     /// Tuples that a host socket takes.
@@ -137,7 +139,8 @@ impl Model {
             host_addresses_ipv6: BTreeSet::new(),
             handover: HashSet::new(),
             fragments: HashMap::new(),
-            route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE },
+            route: Route::Via { ifindex: Self::UPLINK, next_hop: Self::REMOTE, neighbour: Neighbour::Known },
+            own_route: None,
             asked_route: Cell::new(None),
             sockets: HashSet::new(),
             timeouts: HashMap::new(),
@@ -394,7 +397,7 @@ impl Tables for Model {
 
     fn route(&self, query: &RouteQuery) -> Route {
         self.asked_route.set(Some(*query));
-        self.route
+        if query.origin == Origin::Host { self.own_route.unwrap_or(self.route) } else { self.route }
     }
 
     fn host_socket_takes(&self, key: &FlowKey) -> bool {

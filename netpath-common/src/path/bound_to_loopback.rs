@@ -9,12 +9,12 @@
 //! [`super::from_host_to_wire`] looks at the host's own packets too, where they leave by an uplink. There nearly all pass
 //! untouched, and a flow is opened only to get out of another one's way; here a flow is what brings a packet anywhere at all.
 
-use super::{HOST_IFINDEX, Workspace, from_socket, generation, is_loopback, known_flow};
+use super::{HOST_IFINDEX, Workspace, from_socket, generation, icmp_error, is_loopback, known_flow};
 use crate::{
     abi::{Asked, FlowKind, Mode, PathCount},
     conntrack::{NewFlow, Way, open, opens},
     drop::DropReason,
-    forward::{Fate, Verdict},
+    forward::{Fate, Forward, Verdict},
     packet::Packet,
     parse::{Fragment, Headers, NetworkLayer, Transport, parse},
     tables::{Arrival, Tables},
@@ -31,7 +31,13 @@ pub fn bound_to_loopback<T: Tables>(
     now_ns: u64,
 ) -> Fate {
     let Workspace { headers, flow, next_hop } = work;
-    if tables.config().mode() == Mode::Takeover || parse(packet, headers) != Ok(NetworkLayer::Ipv4) {
+    if parse(packet, headers) != Ok(NetworkLayer::Ipv4) {
+        return Fate::UNDECIDED;
+    }
+    if headers.transport == Transport::IcmpError {
+        return about_translated(packet, tables, headers, now_ns);
+    }
+    if tables.config().mode() == Mode::Takeover {
         return Fate::UNDECIDED;
     }
     let may_open = match headers.transport {
@@ -53,6 +59,20 @@ pub fn bound_to_loopback<T: Tables>(
         return if fate == NOT_OURS { Fate::UNDECIDED } else { fate };
     }
     known_flow(packet, tables, headers, &arrival, next_hop)
+}
+
+/// An error of the kernel's about a packet that was given to it translated: its sender, it seems, is the host. It is for the
+/// container.
+#[inline(always)]
+fn about_translated<T: Tables>(packet: &mut impl Packet, tables: &mut T, headers: &Headers, now_ns: u64) -> Fate {
+    // Of no interface: flows that only a certain one may bring packets of can't be meant.
+    let arrival = Arrival { ifindex: 0, now_ns };
+    let fate = icmp_error::icmp_error(packet, tables, headers, &arrival);
+    match fate.forward() {
+        // One that quotes no packet of a container's is the host's own business.
+        Some(Forward::Kernel) => Fate::UNDECIDED,
+        _ => fate,
+    }
 }
 
 /// The packet goes on untouched.

@@ -342,7 +342,7 @@ fn way_out<T: Tables>(tables: &T, headers: &Headers, new: &mut NewFlow) -> WayOu
     let Some(source) = tables.endpoint(headers.key.source) else { return WayOut::Kernel };
     let masquerade = source.masquerade;
     let query = RouteQuery::of(headers, source.bridge_ifindex);
-    let Route::Via { ifindex, next_hop } = tables.route(&query) else { return WayOut::Kernel };
+    let Route::Via { ifindex, next_hop, .. } = tables.route(&query) else { return WayOut::Kernel };
     let Some(uplink) = tables.uplink(ifindex) else { return WayOut::NotAnUplink };
     let is_routed = new.kind == FlowKind::Routed as u8;
     new.translated.source = if is_routed {

@@ -37,7 +37,7 @@ use crate::{
     nat::apply,
     packet::Packet,
     parse::{Fragment, Headers, NetworkLayer, Transport, parse},
-    tables::{Arrival, Route, RouteQuery, Tables},
+    tables::{Arrival, Neighbour, Route, RouteQuery, Tables},
     wire::tcp,
 };
 
@@ -220,7 +220,8 @@ fn is_led_past_host<T: Tables>(
 #[inline(never)]
 fn find_next_hop<T: Tables>(tables: &mut T, entry: T::Entry, headers: &Headers, hop: &Hop, is_due: bool) -> u32 {
     if is_due {
-        let next_hop = ask_the_way(tables, headers, hop);
+        let flow = tables.load(entry);
+        let next_hop = ask_the_way(tables, headers, &flow, hop);
         tables.lead(entry, next_hop);
     }
     u32::from_ne_bytes(forward::next_hop(&tables.load(entry), hop, headers.key.destination))
@@ -228,17 +229,31 @@ fn find_next_hop<T: Tables>(tables: &mut T, entry: T::Entry, headers: &Headers, 
 
 /// What the kernel's routes say of a flow behind its uplink: the number of a [`NextHop`].
 #[inline(always)]
-fn ask_the_way<T: Tables>(tables: &T, headers: &Headers, hop: &Hop) -> u8 {
+fn ask_the_way<T: Tables>(tables: &T, headers: &Headers, flow: &Flow, hop: &Hop) -> u8 {
     let Some(source) = tables.endpoint(headers.key.source) else { return NextHop::Asked as u8 };
     let query = RouteQuery::of(headers, source.bridge_ifindex);
+    let Route::Via { ifindex, next_hop, neighbour } = tables.route(&query) else { return NextHop::Asked as u8 };
+    let is_destination = next_hop == headers.key.destination;
+    if ifindex != hop.ifindex || !is_destination && next_hop != hop.gateway() {
+        return NextHop::Asked as u8;
+    }
+    if neighbour == Neighbour::Unknown && kernel_finds(tables, headers, flow.source, hop, u32::from_ne_bytes(next_hop))
+    {
+        return NextHop::Asked as u8;
+    }
+    if is_destination { NextHop::Destination as u8 } else { NextHop::Gateway as u8 }
+}
+
+/// Whether the kernel's own choice for a translated packet is this next hop. Then the choice is left to it as long as it
+/// doesn't know the neighbour: if that doesn't answer, the kernel sends an ICMP error about the packets that wait for it, but
+/// only about those whose way it has chosen itself (`arp_error_report` in net/ipv4/arp.c). What becomes of the error is
+/// [`bound_to_loopback`]'s to say.
+#[inline(never)]
+fn kernel_finds<T: Tables>(tables: &T, headers: &Headers, source: Address, hop: &Hop, wanted: u32) -> bool {
+    let query = RouteQuery::of_translated(headers, source, hop.ifindex);
     match tables.route(&query) {
-        Route::Via { ifindex, next_hop } if ifindex == hop.ifindex && next_hop == headers.key.destination => {
-            NextHop::Destination as u8
-        }
-        Route::Via { ifindex, next_hop } if ifindex == hop.ifindex && next_hop == hop.gateway() => {
-            NextHop::Gateway as u8
-        }
-        _ => NextHop::Asked as u8,
+        Route::Via { ifindex, next_hop, .. } => ifindex == hop.ifindex && u32::from_ne_bytes(next_hop) == wanted,
+        Route::Kernel => false,
     }
 }
 

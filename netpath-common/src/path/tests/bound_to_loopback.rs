@@ -1,4 +1,4 @@
-//! Sockets of the host that are bound to 127.0.0.0/8, in sole mode.
+//! Sockets of the host that are bound to 127.0.0.0/8, in sole mode, and errors about what the kernel couldn't deliver.
 
 use super::*;
 use crate::path::bound_to_loopback::bound_to_loopback;
@@ -6,6 +6,8 @@ use crate::path::bound_to_loopback::bound_to_loopback;
 const LOCAL: Address = [127, 0, 0, 1];
 const ASKED: Summary = Summary { source: LOCAL, destination: LOCAL, source_port: 5000, destination_port: 8080 };
 const SEEN: Summary = Summary { source: Model::GATEWAY, destination: WEB, source_port: 5000, destination_port: 80 };
+
+const TO_FAR: Summary = Summary { source: CLIENT, destination: FAR, source_port: 4000, destination_port: 80 };
 
 fn send(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
     bound_to_loopback(&mut { frame }, model, &mut Workspace::EMPTY.clone(), seconds * SECOND_NS)
@@ -91,4 +93,58 @@ fn it_ends_with_its_container() {
     }
     assert_eq!(send(&mut model, 2, &mut build(ASKED, Kind::Tcp(tcp::ACK), b"")), Fate::UNDECIDED);
     assert_eq!(model.flows.len(), 0);
+}
+
+/// The kernel takes the host for the sender of what it was given translated.
+#[test]
+fn an_error_of_the_kernel_about_a_containers_packet_finds_the_container() {
+    for mode in [Mode::Takeover, Mode::Sole] {
+        for kind in [Kind::Tcp(tcp::SYN), Kind::Udp, Kind::Ping] {
+            let mut model = Model::host(mode);
+            let destination_port = if kind == Kind::Ping { 0 } else { 80 };
+            let asked = Summary { destination_port, ..TO_FAR };
+            let mut sent = build(asked, kind, b"hello");
+            let fate = outbound(&mut model, CLIENT_IFINDEX, 1, &mut sent);
+            assert_eq!(fate.forward(), Some(Forward::OutOfUplink { ifindex: Model::UPLINK }));
+
+            let mut error = port_unreachable(Model::HOST, Model::HOST, &sent);
+            let fate = send(&mut model, 3, &mut error);
+            assert_eq!(fate.forward(), Some(Forward::IntoContainer { ifindex: CLIENT_IFINDEX }), "{mode:?} {kind:?}");
+            assert_eq!(fate.path(), Some(PathCount::IcmpError));
+            assert_eq!((read(&error).source, read(&error).destination, quoted(&error)), (Model::HOST, CLIENT, asked));
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_kernel_about_a_published_ports_answer_finds_the_server() {
+    let mut model = Model::host(Mode::Sole);
+    let asked = Summary { source: FAR, destination: Model::HOST, source_port: 4000, destination_port: 8080 };
+    let mut question = build(asked, Kind::Udp, b"?");
+    assert!(inbound(&mut model, 1, &mut question).forward().is_some());
+    let mut answer = build(reversed(read(&question)), Kind::Udp, b"!");
+    assert!(outbound(&mut model, WEB_IFINDEX, 1, &mut answer).forward().is_some());
+    let mut error = port_unreachable(Model::HOST, Model::HOST, &answer);
+    assert_eq!(send(&mut model, 3, &mut error).forward(), Some(Forward::IntoContainer { ifindex: WEB_IFINDEX }));
+    assert_eq!(quoted(&error), reversed(read(&question)));
+}
+
+#[test]
+fn the_kernels_other_errors_stay_the_hosts() {
+    for mode in [Mode::Takeover, Mode::Sole] {
+        let mut model = Model::host(mode);
+        _ = outbound(&mut model, CLIENT_IFINDEX, 1, &mut build(TO_FAR, Kind::Udp, b""));
+        let others = [
+            Summary { source: Model::HOST, source_port: 4001, ..TO_FAR },
+            Summary { source: Model::HOST, destination: Model::HOST, ..TO_FAR },
+            // Only its own interface brings packets of the opening direction.
+            reversed(TO_FAR),
+        ];
+        for other in others {
+            let mut error = port_unreachable(Model::HOST, Model::HOST, &build(other, Kind::Udp, b""));
+            let before = error.clone();
+            assert_eq!(send(&mut model, 3, &mut error), Fate::UNDECIDED, "{other:?}");
+            assert_eq!(error, before, "{other:?}");
+        }
+    }
 }
