@@ -1,5 +1,6 @@
 //! What the host's sockets send to published ports by the loopback interface: datagrams to one of the host's IPv6 addresses,
-//! which become IPv4's, and in sole mode what comes from sockets that are bound to 127.0.0.0/8. Both go into the container.
+//! which become IPv4's, and in sole mode what comes from sockets that are bound to 127.0.0.0/8. Besides, the kernel's ICMP errors
+//! about what containers have sent. All of it goes into the container.
 //!
 //! Everything else goes on, in takeover after one look at its protocol, and isn't counted.
 

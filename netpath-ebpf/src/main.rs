@@ -129,7 +129,8 @@ fn np_bridge(context: TcContext) -> i32 {
     verdict::tc(&packet, fate, [0; 4])
 }
 
-/// tc egress on the loopback interface: what the host's own sockets send to published ports there.
+/// tc egress on the loopback interface: what the host's own sockets send to published ports there, and the kernel's errors about
+/// what containers have sent.
 #[classifier]
 fn np_loopback(context: TcContext) -> i32 {
     loopback::loopback(&context)

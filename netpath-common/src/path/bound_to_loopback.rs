@@ -6,6 +6,9 @@
 //! by the loopback interface as if the host had given them itself. In takeover docker-proxy serves these sockets, or Docker's
 //! rules do.
 //!
+//! By the same interface the kernel sends itself the ICMP errors about packets that it couldn't deliver and that it takes for the
+//! host's, because containers' packets reach it translated. Those are brought to the containers, in both modes.
+//!
 //! [`super::from_host_to_wire`] looks at the host's own packets too, where they leave by an uplink. There nearly all pass
 //! untouched, and a flow is opened only to get out of another one's way; here a flow is what brings a packet anywhere at all.
 
