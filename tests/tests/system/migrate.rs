@@ -142,7 +142,7 @@ fn undone_after_restart(lab: &mut Lab) -> Result<()> {
 }
 
 /// Runs a test with a dockerd that has a configuration file and keeps containers while it is away.
-fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
+pub(super) fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
     fs::write(lab.daemon_json(), "{}")?;
     let result = lab
         .restart_dockerd(Restart::KeepsContainers, |_| Ok(()))
