@@ -23,6 +23,9 @@ use serde_json::Value;
 use super::reach::connect;
 
 pub(crate) const CASES: &[Case] = &[
+    Case::new("migrating to sole is refused while the default network keeps containers apart", without_icc)
+        .own_netpath()
+        .takeover(),
     Case::new("migrate --check says what moving over changes and what stands in the way", check).own_netpath(),
     Case::new("migrate --dry-run prints the steps and does nothing", dry_run).own_netpath().takeover(),
     Case::new("a migration whose step fails leaves the host as it was", undone).own_netpath().takeover(),
@@ -153,6 +156,31 @@ pub(super) fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Res
     fs::remove_file(lab.daemon_json())?;
     lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
     result
+}
+
+fn without_icc(lab: &mut Lab) -> Result<()> {
+    lab.restart_dockerd(Restart::WithoutIcc, |_| Ok(()))?;
+    let outcome = expect_icc_in_the_way(lab);
+    lab.remove_netpath()?;
+    lab.remove_containers()?;
+    lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
+    outcome
+}
+
+fn expect_icc_in_the_way(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    // A network of one's own may.
+    let _network = lab.docker().network(&["--opt", "com.docker.network.bridge.enable_icc=false"])?;
+    let found = reported(lab, 6)?;
+    let in_the_way: Vec<_> = subjects(&found).into_iter().filter(|(_, level)| level == "blocks").collect();
+    ensure!(in_the_way == [("icc".to_owned(), "blocks".to_owned())], "{found}");
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let path = directory.path().join("daemon.json");
+    let words = ["migrate", "--to", "sole", "--daemon-json", &path.to_string_lossy(), "--restart-command", "true"];
+    let refused = lab.netpath()?.output(&words)?;
+    ensure!(refused.code != 0 && refused.stderr.contains("icc"), "{refused:?}");
+    ensure!(!path.exists(), "refused, and yet dockerd's file was written");
+    Ok(())
 }
 
 fn back_to_takeover(lab: &mut Lab) -> Result<()> {
