@@ -44,6 +44,25 @@ pub struct DaemonStatus {
     pub closed_ports: ClosedPortsStatus,
     /// The host's own way to macvlan containers.
     pub macvlan: MacvlanStatus,
+    /// Interfaces with an address that are no uplinks in sole mode, and can't be.
+    pub uncovered: Vec<UncoveredInterface>,
+}
+
+/// An interface of the host's that netpath can't work on: by it containers reach nobody, and nobody published ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct UncoveredInterface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: IfIndex,
+    /// The host's addresses on it, with the lengths of their subnets.
+    pub addresses: Vec<String>,
+    /// Why netpath can't work on it.
+    pub because: String,
+    /// What to do where containers need it.
+    pub advice: String,
 }
 
 /// The host's own way to its macvlan containers.

@@ -21,7 +21,7 @@ use crate::{
     },
     report::{
         ClosedPortsStatus, DaemonStatus, DockerStatus, EndpointStatus, FirewallStatus, HostAccessStatus, MacvlanStatus,
-        NetworkStatus, PendingFailure, UplinkStatus,
+        NetworkStatus, PendingFailure, UncoveredInterface, UplinkStatus,
     },
     settings::{self, Profile},
 };
@@ -57,6 +57,8 @@ pub struct Status {
     pub closed_ports: ClosedPortsStatus,
     /// The host's own way to macvlan containers.
     pub macvlan: MacvlanStatus,
+    /// Interfaces with an address that are no uplinks in sole mode, and can't be; none without a daemon.
+    pub uncovered: Vec<UncoveredInterface>,
     /// The flow table.
     pub flows: Flows,
     /// How long flows may be silent.
@@ -170,6 +172,7 @@ impl Status {
             firewall: daemon.firewall,
             closed_ports: daemon.closed_ports,
             macvlan: daemon.macvlan,
+            uncovered: daemon.uncovered,
             pending: daemon.pending,
             ..Self::default()
         }

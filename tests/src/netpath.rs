@@ -294,7 +294,11 @@ impl Netpath {
         format!("the daemon's log ends with:\n{}", tail(&self.log, LOG_LINES))
     }
 
-    fn start_daemon(&mut self) -> Result<()> {
+    /// Starts the daemon again without waiting for anything.
+    ///
+    /// # Errors
+    /// When it runs, or can't be started.
+    pub fn start_daemon(&mut self) -> Result<()> {
         ensure!(!self.is_running()?, "the daemon is running already");
         let log = File::options().create(true).append(true).open(&self.log).context("open the daemon's log")?;
         let words: &[&str] = if self.options.chooses_uplinks { &["run"] } else { &["run", "--uplink", "eth0"] };

@@ -193,14 +193,13 @@ impl<E: Engine> Core<E> {
         let (strangers, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_strangers);
         for change in changes.into_iter().chain(self.slice_of(strangers)) {
             self.apply(change, &mut failed);
-            if failed.iter().any(|(object, _)| object == describe::POLICY) {
-                // Nothing is opened that it should guard.
+            if is_unguarded(&failed) {
                 break;
             }
         }
         self.wake_links();
         self.end_denied(&mut failed);
-        if self.docker.model.is_some() && !self.engine.opens_flows() {
+        if self.docker.model.is_some() && !self.engine.opens_flows() && !is_unguarded(&failed) {
             self.open_flows(&mut failed);
         }
         self.failures.replace(failed);
@@ -236,8 +235,10 @@ impl<E: Engine> Core<E> {
                 let mode = self.mode().unwrap_or(Mode::Takeover);
                 build(&self.bypass.mark(docker), &self.host, mode, &self.wishes, actual)
             }
-            // Without Docker's word there is nothing to carry yet.
-            None if actual.attachments.is_empty() => Wanted { state: actual.clone(), ..Wanted::default() },
+            // Without Docker's word there is nothing to carry yet, or another version's programs carry it.
+            None if actual.attachments.is_empty() || !self.engine.opens_flows() => {
+                Wanted { state: actual.clone(), ..Wanted::default() }
+            }
             None => build_without_docker(&self.host, &self.wishes, actual),
         }
     }
@@ -345,6 +346,11 @@ impl<E: Engine> Core<E> {
         }
         self.refused = refused;
     }
+}
+
+/// Whether the policy isn't in force: nothing is opened then that it should guard.
+fn is_unguarded(failed: &[(String, String)]) -> bool {
+    failed.iter().any(|(object, _)| object == describe::POLICY)
 }
 
 fn now_unix_ms() -> u64 {

@@ -204,6 +204,35 @@ fn a_restart_without_docker_keeps_containers_and_follows_the_uplinks_addresses()
 }
 
 #[test]
+fn another_versions_programs_stay_as_they_are_until_docker_has_said_what_there_is() {
+    // As it looks to this version: programs are attached, and its own maps are empty.
+    let mut engine = Scripted::default();
+    let attached = Attachment { ifindex: 40, hook: Hook::Uplink };
+    engine.fake.apply(&Change::Attach(attached)).unwrap();
+    let before = engine.actual().clone();
+    let mut core = core(engine);
+    core.round();
+    lose(&mut core);
+    assert_eq!(core.engine.actual(), &before);
+    assert!(core.engine.steps.borrow().is_empty() && !core.is_in_sync());
+    connect(&mut core, Mode::Sole);
+    assert_eq!(core.engine.steps.take(), [Step::Open]);
+    assert!(core.engine.actual().endpoints.contains_key(&WEB));
+}
+
+#[test]
+fn netpath_opens_no_flows_without_its_policy() {
+    let refuses: Option<fn(&Change) -> bool> = Some(|change| matches!(change, Change::SetPolicy(_)));
+    let mut core = core(Scripted { refuses, ..Scripted::default() });
+    core.wishes.policy.default = netpath_common::abi::Action::Deny;
+    connect(&mut core, Mode::Sole);
+    assert!(!core.engine.opens);
+    core.engine.refuses = None;
+    core.round();
+    assert!(core.engine.opens);
+}
+
+#[test]
 fn a_container_isnt_kept_waiting_by_a_crowd_of_strangers() {
     const CROWD: u32 = 50;
     let carries = |core: &Core<Scripted>, ifindex| {

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use netpath_common::abi::Mode;
+
 use super::{core::Core, engine::Engine, journal};
 use crate::{
     desired::{
         docker::{DockerModel, Id, Network, Owner},
         host::HostModel,
         model::{Attachment, Hook, IfIndex, Protocol, State},
-        uplinks::UplinkChoice,
+        uplinks::{self, UplinkChoice},
     },
     report::{
         DaemonStatus, EndpointStatus, NetworkStatus, PendingFailure, PolicyRuleStatus, PolicyStatus, PublishedStatus,
@@ -44,6 +46,8 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         firewall: core.bypass.status(),
         closed_ports: core.closed_ports.status(),
         macvlan: core.macvlan.clone(),
+        // In takeover mode Docker's rules translate for every interface.
+        uncovered: if core.mode() == Some(Mode::Sole) { uplinks::uncovered(&core.host) } else { Vec::new() },
     }
 }
 

@@ -42,23 +42,45 @@ pub(super) struct Links {
     xdp: XdpChoice,
     tc: Mechanism,
     pins: Vec<LinkPin>,
+    /// Pins of mechanisms that an earlier start wanted; what is attached there stays until [`Self::adopt`].
+    unwanted: Vec<LinkPin>,
 }
 
 impl Links {
-    /// Puts this object's programs into every link that is pinned, and removes pins of interfaces that are gone. The programs
-    /// must be loaded.
-    pub(super) fn adopt(layout: Layout, ebpf: &mut Ebpf, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
+    /// What is pinned, whichever programs it holds. [`Self::adopt`] must follow.
+    pub(super) fn find(layout: Layout, xdp: XdpChoice, tc: TcChoice) -> anyhow::Result<Self> {
         let tc = match tc {
             TcChoice::Tcx => Mechanism::Tcx,
             TcChoice::Auto if kernel_has_tcx() => Mechanism::Tcx,
             TcChoice::Auto | TcChoice::Clsact => Mechanism::Clsact,
         };
-        let found = layout.link_pins()?;
-        let mut links = Self { layout, xdp, tc, pins: Vec::new() };
-        for pin in found {
-            links.adopt_one(ebpf, pin)?;
-        }
+        let mut links = Self { xdp, tc, pins: Vec::new(), unwanted: Vec::new(), layout };
+        let found = links.layout.link_pins()?;
+        (links.pins, links.unwanted) = found.into_iter().partition(|pin| links.wants(pin.mechanism));
         Ok(links)
+    }
+
+    fn wants(&self, mechanism: Mechanism) -> bool {
+        match mechanism {
+            Mechanism::Tcx | Mechanism::Clsact => mechanism == self.tc,
+            Mechanism::XdpNative => matches!(self.xdp, XdpChoice::Auto | XdpChoice::Native),
+            Mechanism::XdpGeneric => self.xdp == XdpChoice::Generic,
+        }
+    }
+
+    /// Puts this object's programs into every link that is pinned, and removes pins of interfaces that are gone and of
+    /// mechanisms that aren't wanted. The programs must be loaded.
+    pub(super) fn adopt(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        for pin in std::mem::take(&mut self.pins) {
+            match swap(ebpf, &pin) {
+                Ok(()) => self.pins.push(pin),
+                Err(error) => {
+                    tracing::debug!(pin = %pin.path.display(), %error, "a pinned link leads nowhere; removing it");
+                    remove(&pin)?;
+                }
+            }
+        }
+        self.unwanted.drain(..).try_for_each(|pin| remove(&pin))
     }
 
     /// Where programs are attached.
@@ -68,27 +90,6 @@ impl Links {
 
     pub(super) fn reports(&self) -> Vec<AttachmentReport> {
         self.pins.iter().map(LinkPin::report).collect()
-    }
-
-    fn adopt_one(&mut self, ebpf: &mut Ebpf, pin: LinkPin) -> anyhow::Result<()> {
-        let wanted = match pin.mechanism {
-            Mechanism::Tcx | Mechanism::Clsact => pin.mechanism == self.tc,
-            Mechanism::XdpNative => matches!(self.xdp, XdpChoice::Auto | XdpChoice::Native),
-            Mechanism::XdpGeneric => self.xdp == XdpChoice::Generic,
-        };
-        if !wanted {
-            return remove(&pin);
-        }
-        match swap(ebpf, &pin) {
-            Ok(()) => {
-                self.pins.push(pin);
-                Ok(())
-            }
-            Err(error) => {
-                tracing::debug!(pin = %pin.path.display(), %error, "a pinned link leads nowhere; removing it");
-                remove(&pin)
-            }
-        }
     }
 
     /// Attaches a program. That XDP isn't wanted or, in `auto`, not to be had, is no error: nothing is attached then.

@@ -50,6 +50,8 @@ pub struct Kernel {
     state: State,
     pub(super) ebpf: Ebpf,
     links: Links,
+    /// Whether another version's programs are attached still, with maps of their own.
+    succeeds: bool,
     pins: Pins,
     pub(super) hops: Hops,
     config: Array<MapData, Config>,
@@ -89,15 +91,12 @@ impl Kernel {
         let netns_cookie = interface::netns_cookie().unwrap_or(0);
         let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
         programs::load(&layout, &mut ebpf, programs::build_of(load::object(), netns_cookie))?;
-        let links = Links::adopt(layout.clone(), &mut ebpf, options.xdp, options.tc)?;
+        let links = Links::find(layout.clone(), options.xdp, options.tc)?;
         remover::pin(&layout, attach::classifier(&mut ebpf, program::REMOVE)?)?;
-        let left = layout.remove_other_schemas()?;
-        if left > 0 {
-            tracing::warn!(pins = left, "removed what another version of netpath had left; its flows begin anew");
-        }
         let mut kernel = Self {
             state: State::default(),
             links,
+            succeeds: false,
             pins: Pins::open(&options.pin_dir)?,
             hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?)?,
             config: typed(&mut ebpf, map::CONFIG)?,
@@ -124,6 +123,15 @@ impl Kernel {
             ebpf,
         };
         kernel.configure(options)?;
+        // Once flows were opened, the maps have been filled: only the last steps of an earlier start are missing.
+        if kernel.layout.has_other_schemas()? && kernel.is_fresh() {
+            kernel.succeeds = true;
+            tracing::warn!(
+                "another version of netpath has left its programs; they go on carrying packets until Docker has said what there is"
+            );
+        } else {
+            kernel.put_programs()?;
+        }
         kernel.state = kernel.read_state()?;
         host_access::let_answers_in(kernel.state.mode);
         // Here, and not when the last such network goes: until then its flows keep their ports.
@@ -132,7 +140,17 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Whether netpath doesn't open flows yet: nothing was pinned before, or a detach was broken off.
+    /// Puts this version's programs into every link, and removes what no program uses then.
+    fn put_programs(&mut self) -> anyhow::Result<()> {
+        self.links.adopt(&mut self.ebpf)?;
+        let left = self.layout.remove_other_schemas()?;
+        if left > 0 {
+            tracing::warn!(pins = left, "removed what another version of netpath had left; its flows begin anew");
+        }
+        Ok(())
+    }
+
+    /// Whether netpath doesn't open flows yet: nothing of this version was pinned before, or a detach was broken off.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.pins.config().map_or(true, |config| config.opens_flows == 0)
@@ -140,7 +158,12 @@ impl Kernel {
 
     /// Leads the host's own sockets to published ports from here on, or adopts what is attached. That it can't be had is
     /// in [`Self::host_access`] and in the log; everything else works without it.
+    ///
+    /// After another version it waits for [`Self::begin_opening_flows`], like all programs.
     pub fn attach_host_access(&mut self) {
+        if self.succeeds {
+            return;
+        }
         let error = host_access::attach(&self.layout, &mut self.ebpf).err().map(|error| format!("{error:#}"));
         if let Some(error) = &error {
             tracing::warn!(error, "the host's own connections to published ports stay with the kernel");
@@ -154,14 +177,22 @@ impl Kernel {
         &self.host_access
     }
 
-    /// From here on netpath opens flows.
+    /// From here on netpath opens flows. Another version's programs, which have carried everything until now, make way.
     ///
     /// # Errors
     ///
-    /// When the configuration can't be written.
+    /// When the configuration can't be written, or what another version has left can't be replaced.
     pub fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
         let config = self.pins.config()?;
-        self.write_config(Config { opens_flows: 1, ..config })
+        self.write_config(Config { opens_flows: 1, ..config })?;
+        if std::mem::take(&mut self.succeeds) {
+            // The host's sockets lead to flows that the programs at the interfaces must know.
+            let put = self.put_programs();
+            self.attach_host_access();
+            self.state.attachments = self.links.attachments().collect();
+            put?;
+        }
+        Ok(())
     }
 
     /// Ends the flows that the policy in force denies, and gives how many there were.

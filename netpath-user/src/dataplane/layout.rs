@@ -137,22 +137,19 @@ impl Layout {
         Ok(pins)
     }
 
+    /// Whether a netpath of another schema has left maps.
+    pub(super) fn has_other_schemas(&self) -> anyhow::Result<bool> {
+        Ok(!other_schemas(&self.maps())?.is_empty())
+    }
+
     /// Removes maps and programs that a netpath of another schema has left, and gives how many. For when no program that
     /// uses them is attached any more.
     pub(super) fn remove_other_schemas(&self) -> anyhow::Result<usize> {
-        let ours = format!("_v{}", names::SCHEMA);
-        let mut removed = 0;
-        for directory in [self.maps(), self.programs()] {
-            let entries = fs::read_dir(&directory).with_context(|| format!("can't read {}", directory.display()))?;
-            for entry in entries {
-                let path = entry.with_context(|| format!("can't read {}", directory.display()))?.path();
-                if !path.to_string_lossy().ends_with(&ours) {
-                    fs::remove_file(&path).with_context(|| format!("can't remove the pin {}", path.display()))?;
-                    removed += 1;
-                }
-            }
+        let others = [other_schemas(&self.maps())?, other_schemas(&self.programs())?].concat();
+        for path in &others {
+            fs::remove_file(path).with_context(|| format!("can't remove the pin {}", path.display()))?;
         }
-        Ok(removed)
+        Ok(others.len())
     }
 
     /// Removes the programs that other builds have left for their next start.
@@ -192,6 +189,20 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// The pins in a directory whose names don't end with this netpath's schema.
+fn other_schemas(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let what = || format!("can't read {}", directory.display());
+    let ours = format!("_v{}", names::SCHEMA);
+    let mut others = Vec::new();
+    for entry in fs::read_dir(directory).with_context(what)? {
+        let path = entry.with_context(what)?.path();
+        if !path.to_string_lossy().ends_with(&ours) {
+            others.push(path);
+        }
+    }
+    Ok(others)
 }
 
 fn built(build: u64) -> String {
@@ -240,6 +251,22 @@ mod tests {
                 assert_eq!(parse_link(&pin.path), Some(pin));
             }
         }
+    }
+
+    #[test]
+    fn pins_of_another_schema_are_told_from_ours() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        fs::create_dir_all(layout.maps()).expect("maps");
+        fs::create_dir_all(layout.programs()).expect("programs");
+        let (map, program) = (layout.map("FLOWS"), layout.built_program("np_uplink", 7));
+        [&map, &program].into_iter().for_each(|pin| fs::write(pin, "").expect("a pin"));
+        assert!(!layout.has_other_schemas().expect("look"));
+        let older = layout.maps().join(format!("FLOWS_v{}", names::SCHEMA - 1));
+        fs::write(&older, "").expect("a pin");
+        assert!(layout.has_other_schemas().expect("look"));
+        assert_eq!(layout.remove_other_schemas().expect("remove"), 1);
+        assert_eq!([&map, &program, &older].map(|pin| pin.exists()), [true, true, false]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     host::HostModel,
     model::{IfIndex, Uplink},
 };
+use crate::report::UncoveredInterface;
 
 /// The loopback interface's number, the same in every network namespace.
 const LOOPBACK: IfIndex = 1;
@@ -45,6 +46,25 @@ pub fn beside(docker: &DockerModel, host: &HostModel) -> BTreeSet<IfIndex> {
     };
     let addressed = host.addresses.iter().filter(|address| address.masquerades).map(|address| address.ifindex);
     addressed.filter(|ifindex| *ifindex != LOOPBACK && leads_out(*ifindex)).collect()
+}
+
+/// The interfaces with an address that aren't Ethernet (WireGuard, PPP, tun), and so can't be uplinks.
+#[must_use]
+pub fn uncovered(host: &HostModel) -> Vec<UncoveredInterface> {
+    let can_not = host.links.iter().filter(|(ifindex, link)| **ifindex != LOOPBACK && link.mac.is_none());
+    let shown = can_not.map(|(ifindex, link)| UncoveredInterface {
+        name: link.name.clone(),
+        ifindex: *ifindex,
+        addresses: host
+            .masquerade_addresses(*ifindex)
+            .iter()
+            .map(|(address, length)| format!("{address}/{length}"))
+            .collect(),
+        because: "it isn't an Ethernet interface".to_owned(),
+        advice: "where containers must reach others by it, or be reached, let dockerd keep its rules (`netpath migrate --to takeover`)"
+            .to_owned(),
+    });
+    shown.filter(|interface| !interface.addresses.is_empty()).collect()
 }
 
 /// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `present` are the uplinks so far,
@@ -117,4 +137,33 @@ pub fn uplink(ifindex: IfIndex, host: &HostModel) -> Option<Uplink> {
     let link = host.links.get(&ifindex)?;
     let gateway = host.gateways.get(&ifindex).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
     (!addresses.is_empty()).then_some(Uplink { addresses, mtu: link.mtu, gateway })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::host::{Address, Link};
+
+    #[test]
+    fn what_has_an_address_and_is_no_ethernet_isnt_covered() {
+        let link = |name: &str, mac| Link { name: name.to_owned(), mac, ..Link::default() };
+        let address = |ifindex, last| {
+            let address = Ipv4Addr::new(10, 9, 0, last);
+            Address { ifindex, address, prefix_length: 32, masquerades: true }
+        };
+        let host = HostModel {
+            links: [
+                (1, link("lo", None)),
+                (2, link("eth0", Some([2; 6]))),
+                (3, link("wg0", None)),
+                (4, link("tun0", None)),
+            ]
+            .into(),
+            addresses: vec![address(1, 1), address(2, 2), address(3, 3)],
+            ..HostModel::default()
+        };
+        let found = uncovered(&host);
+        assert_eq!(found.iter().map(|found| (found.name.as_str(), found.ifindex)).collect::<Vec<_>>(), [("wg0", 3)]);
+        assert_eq!(found[0].addresses, ["10.9.0.3/32"]);
+    }
 }

@@ -1,13 +1,22 @@
 //! The daemon dies, stops and starts again; the traffic doesn't notice.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use netpath_common::abi::Mode;
 use netpath_tests::case::Case;
+use netpath_tests::dockerd::Restart;
 use netpath_tests::lab::Lab;
 use netpath_tests::netpath::{Netpath, Options};
-use netpath_tests::proof::{NatCounters, attached, expect_attached_once};
+use netpath_tests::proof::{Attached, NatCounters, attached, expect_attached_once};
+use netpath_tests::wait;
 
 use super::live::Live;
+use super::migrate::configured;
+
+/// For a start; programs have to be verified.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("kill -9 and a restart break nothing, and new connections work meanwhile", |lab| {
@@ -27,6 +36,17 @@ pub(crate) const CASES: &[Case] = &[
         .own_netpath(),
     Case::new("what another version of netpath has pinned is replaced at a start and doesn't stay", other_version)
         .own_netpath(),
+    Case::new(
+        "another version's programs carry everything until Docker has said what there is, and then make way",
+        |lab| configured(lab, |lab| succeeds(lab, Options::default())),
+    )
+    .own_netpath()
+    .minutes(5),
+    Case::new("with clsact, another version's programs carry everything until they make way", |lab| {
+        configured(lab, |lab| succeeds(lab, Options::new(&["--tc", "clsact"])))
+    })
+    .own_netpath()
+    .minutes(5),
     Case::new("a second daemon on the same pins is refused", second_daemon).netpath(),
 ];
 
@@ -91,18 +111,78 @@ fn other_version(lab: &mut Lab) -> Result<()> {
     let target = std::net::SocketAddrV4::new(netpath_tests::lab::HOST, 8103);
     super::reach::connect(lab, target)?.echo("before")?;
     lab.netpath()?.kill()?;
-    let pins = lab.netpath()?.pins().to_owned();
-    let directories = [pins.join("maps"), pins.join("programs")];
-    for path in directories.iter().map(|directory| listed(directory)).collect::<Result<Vec<_>>>()?.concat() {
+    make_pins_others(lab)?;
+    lab.netpath()?.start_again()?;
+    super::reach::connect(lab, target)?.echo("after")?;
+    expect_no_pins_of_others(lab)
+}
+
+/// A start while Docker is away: what is attached has its maps filled, this version's are empty.
+fn succeeds(lab: &mut Lab, options: Options) -> Result<()> {
+    lab.start_netpath(options)?;
+    let mut live = Live::start(lab)?;
+    live.start_streams(lab)?;
+    live.expect_alive().context("before")?;
+    let before = attached(lab.host())?;
+    lab.restart_dockerd(Restart::KeepsContainers, |lab| {
+        lab.netpath()?.kill()?;
+        make_pins_others(lab)?;
+        lab.netpath()?.start_daemon()?;
+        wait::until_true("netpath to tell of the other version", DEADLINE, || {
+            Ok(lab.netpath()?.log()?.contains("another version of netpath has left its programs"))
+        })?;
+        // A daemon that doesn't live to see Docker changes nothing.
+        expect_running(lab)?;
+        lab.netpath()?.kill()?;
+        lab.netpath()?.start_daemon()?;
+        expect_running(lab)?;
+        ensure!(attached(lab.host())? == before, "without Docker's word programs were replaced");
+        live.expect_alive().context("while Docker is away")?;
+        live.expect_new(lab).context("while Docker is away")
+    })?;
+    lab.netpath()?.wait_in_step()?;
+    live.expect_new(lab).context("after the other version")?;
+    expect_attached_once(lab.host(), &["eth0", "docker0"])?;
+    let (ids, after) = (ids(&before), attached(lab.host())?);
+    ensure!(after.len() == before.len(), "before {before:?} were attached, after it {after:?}");
+    ensure!(after.iter().all(|one| !ids.contains(&one.id)), "of {before:?} some stayed: {after:?}");
+    ensure!(lab.netpath()?.log()?.contains("its flows begin anew"), "the log doesn't say what became of the flows");
+    expect_no_pins_of_others(lab)
+}
+
+/// Waits until the daemon answers, whatever it says.
+fn expect_running(lab: &mut Lab) -> Result<()> {
+    wait::until_true("the daemon to answer", DEADLINE, || {
+        let status = lab.netpath()?.output(&["status", "--output", "json"])?.stdout;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        Ok(status["daemon"]["running"] == true)
+    })
+}
+
+fn ids(attached: &[Attached]) -> BTreeSet<u32> {
+    attached.iter().map(|one| one.id).collect()
+}
+
+/// As another version leaves them: the numbers at the ends of the pins differ. Programs stay attached, with these maps.
+fn make_pins_others(lab: &mut Lab) -> Result<()> {
+    for path in versioned(lab)? {
         std::fs::rename(&path, path.with_file_name(format!("{}9", name(&path))))
             .with_context(|| format!("rename {}", path.display()))?;
     }
-    lab.netpath()?.start_again()?;
-    super::reach::connect(lab, target)?.echo("after")?;
-    for path in directories.iter().map(|directory| listed(directory)).collect::<Result<Vec<_>>>()?.concat() {
+    Ok(())
+}
+
+fn expect_no_pins_of_others(lab: &mut Lab) -> Result<()> {
+    for path in versioned(lab)? {
         ensure!(!name(&path).ends_with('9'), "{} stayed", path.display());
     }
     Ok(())
+}
+
+/// Pins with a version in their names.
+fn versioned(lab: &mut Lab) -> Result<Vec<std::path::PathBuf>> {
+    let pins = lab.netpath()?.pins().to_owned();
+    Ok([listed(&pins.join("maps"))?, listed(&pins.join("programs"))?].concat())
 }
 
 fn listed(directory: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {

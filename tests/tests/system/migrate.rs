@@ -23,6 +23,13 @@ use serde_json::Value;
 use super::reach::connect;
 
 pub(crate) const CASES: &[Case] = &[
+    Case::new("migrating to sole is refused where dockerd would not start with rules of ip6tables alone", ipv6_rules)
+        .own_netpath()
+        .takeover()
+        .minutes(5),
+    Case::new("migrating to sole is refused while the default network keeps containers apart", without_icc)
+        .own_netpath()
+        .takeover(),
     Case::new("migrate --check says what moving over changes and what stands in the way", check).own_netpath(),
     Case::new("migrate --dry-run prints the steps and does nothing", dry_run).own_netpath().takeover(),
     Case::new("a migration whose step fails leaves the host as it was", undone).own_netpath().takeover(),
@@ -142,8 +149,12 @@ fn undone_after_restart(lab: &mut Lab) -> Result<()> {
 }
 
 /// Runs a test with a dockerd that has a configuration file and keeps containers while it is away.
-fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
-    fs::write(lab.daemon_json(), "{}")?;
+pub(super) fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
+    configured_with("{}", lab, test)
+}
+
+fn configured_with(text: &str, lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
+    fs::write(lab.daemon_json(), text)?;
     let result = lab
         .restart_dockerd(Restart::KeepsContainers, |_| Ok(()))
         .context("give dockerd a configuration file and --live-restore")
@@ -153,6 +164,47 @@ fn configured(lab: &mut Lab, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
     fs::remove_file(lab.daemon_json())?;
     lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
     result
+}
+
+/// The key is an experiment in the installed version of Docker, and off by default.
+fn ipv6_rules(lab: &mut Lab) -> Result<()> {
+    configured_with(r#"{"experimental": true, "ip6tables": true}"#, lab, |lab| {
+        lab.start_netpath(Options::default())?;
+        let _network = lab.docker().network(&["--ipv6", "--subnet", "fd00:6e71::/64"])?;
+        let rules = lab.host().run(&["ip6tables-save"])?;
+        ensure!(rules.contains("fd00:6e71::/64"), "dockerd keeps no rules of ip6tables: {rules}");
+        expect_in_the_way(lab, "ip6tables")
+    })
+}
+
+fn without_icc(lab: &mut Lab) -> Result<()> {
+    lab.restart_dockerd(Restart::WithoutIcc, |_| Ok(()))?;
+    let outcome = expect_icc_in_the_way(lab);
+    lab.remove_netpath()?;
+    lab.remove_containers()?;
+    lab.restart_dockerd(Restart::StopsContainers, |_| Ok(()))?;
+    outcome
+}
+
+fn expect_icc_in_the_way(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    // A network of one's own may.
+    let _network = lab.docker().network(&["--opt", "com.docker.network.bridge.enable_icc=false"])?;
+    expect_in_the_way(lab, "icc")
+}
+
+/// One finding blocks, and so nothing is done.
+fn expect_in_the_way(lab: &mut Lab, subject: &str) -> Result<()> {
+    let found = reported(lab, 6)?;
+    let in_the_way: Vec<_> = subjects(&found).into_iter().filter(|(_, level)| level == "blocks").collect();
+    ensure!(in_the_way == [(subject.to_owned(), "blocks".to_owned())], "{found}");
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let path = directory.path().join("daemon.json");
+    let words = ["migrate", "--to", "sole", "--daemon-json", &path.to_string_lossy(), "--restart-command", "true"];
+    let refused = lab.netpath()?.output(&words)?;
+    ensure!(refused.code != 0 && refused.stderr.contains(subject), "{refused:?}");
+    ensure!(!path.exists(), "refused, and yet dockerd's file was written");
+    Ok(())
 }
 
 fn back_to_takeover(lab: &mut Lab) -> Result<()> {

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context as _, Result, ensure};
+use netpath_common::abi::Mode;
 use netpath_tests::case::Case;
 use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::lab::{FAR, HOST, Lab};
@@ -11,12 +12,14 @@ use netpath_tests::netns::Namespace;
 use netpath_tests::netpath::Options;
 use netpath_tests::server::{Server, any};
 use netpath_tests::{run, wait};
+use serde_json::Value;
 
 use super::reach::{PUBLISH_DEADLINE, connect_from};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("a second network of the host's reaches published ports, and containers reach it", both_ways)
         .own_netpath(),
+    Case::new("status names interfaces with an address that can't be uplinks, in sole mode", uncovered).own_netpath(),
     Case::new("containers' packets go where rules about their network, bridge, ports and protocol say", rules)
         .own_netpath(),
     Case::new(
@@ -74,6 +77,37 @@ impl Drop for Second<'_> {
 }
 
 const PORT: u16 = 9005;
+
+fn uncovered(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    for words in ["ip tuntap add tun9 mode tun", "ip address add 10.9.0.1/32 dev tun9", "ip link set tun9 up"] {
+        lab.host().run(&words.split(' ').collect::<Vec<_>>())?;
+    }
+    let outcome = expect_uncovered(lab);
+    lab.host().run(&["ip", "link", "del", "tun9"])?;
+    outcome?;
+    wait::until("status to forget the interface", PUBLISH_DEADLINE, || {
+        let found: Value = lab.netpath()?.json(&["status"])?;
+        ensure!(found["uncovered"].as_array().is_some_and(Vec::is_empty), "{found}");
+        Ok(())
+    })
+}
+
+fn expect_uncovered(lab: &mut Lab) -> Result<()> {
+    let is_sole = lab.mode() == Mode::Sole;
+    wait::until("status to name the interface, or not", PUBLISH_DEADLINE, || {
+        let found: Value = lab.netpath()?.json(&["status"])?;
+        let found = found["uncovered"].as_array().context("read what isn't covered")?;
+        let names: Vec<_> = found.iter().map(|one| (one["name"].as_str(), one["addresses"][0].as_str())).collect();
+        let expected = [(Some("tun9"), Some("10.9.0.1/32"))];
+        ensure!(names == expected[..usize::from(is_sole)], "status names {names:?}");
+        Ok(())
+    })?;
+    let text = lab.netpath()?.expect_code(&["status"], 0)?.stdout;
+    ensure!(text.contains("tun9") == is_sole, "{text}");
+    ensure!(text.contains("isn't an Ethernet interface") == is_sole, "{text}");
+    Ok(())
+}
 
 fn both_ways(lab: &mut Lab) -> Result<()> {
     lab.start_netpath(Options::without_uplink())?;

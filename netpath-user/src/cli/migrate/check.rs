@@ -150,6 +150,15 @@ fn docker(findings: &mut Vec<Item>, facts: &Facts) {
         let advice = "it has a switch of its own: set \"ip6tables\": false as well";
         add("ip6tables", Level::Changes, "dockerd still keeps rules of ip6tables".to_owned(), advice);
     }
+    if docker.mode == Some(Mode::Takeover)
+        && facts.docker_chains_ipv6
+        && facts.has_ipv6()
+        && needs_both(&docker.version)
+    {
+        let advice = "this dockerd refuses to start with rules of ip6tables and none of iptables: upgrade Docker (28 does it), or set \
+                      \"ip6tables\": false and guard the networks' IPv6 in your own firewall";
+        add("ip6tables", Level::Blocks, "networks have IPv6, and dockerd keeps rules of ip6tables".to_owned(), advice);
+    }
     if facts.proxies > 0 {
         let finding = format!("{} docker-proxy processes run", facts.proxies);
         add("docker_proxy", Level::Changes, finding, "what netpath carries doesn't pass them; in sole mode they go");
@@ -160,6 +169,11 @@ fn docker(findings: &mut Vec<Item>, facts: &Facts) {
                       \"live-restore\": true and reload dockerd to keep them";
         add("live_restore", Level::Changes, finding, advice);
     }
+}
+
+/// Whether a dockerd keeps rules of ip6tables only beside those of iptables: 20.10 and 24.0 are known to (moby #46467).
+fn needs_both(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major <= 24)
 }
 
 fn network(findings: &mut Vec<Item>, facts: &Facts, Surveyed { network, ipv6, options }: &Surveyed) {
@@ -379,6 +393,23 @@ mod tests {
         assert_eq!(said(&facts), [("ipv6", false)]);
         facts.docker_chains_ipv6 = false;
         assert_eq!(said(&facts), [("ipv6", true)]);
+    }
+
+    #[test]
+    fn rules_of_ip6tables_alone_are_in_the_way_where_dockerd_would_not_start_with_them() {
+        let network = Network { driver: BRIDGE_DRIVER.to_owned(), ..Network::default() };
+        let mut facts = quiet();
+        facts.docker.networks.insert("1".to_owned(), Surveyed { network, ipv6: true, ..Surveyed::default() });
+        for (version, chains, blocks) in [
+            ("20.10.24+dfsg1", true, true),
+            ("24.0.6", true, true),
+            ("20.10.24", false, false),
+            ("28.5.1", true, false),
+        ] {
+            facts.docker.version = version.to_owned();
+            facts.docker_chains_ipv6 = chains;
+            assert_eq!(subjects(&facts).contains(&("ip6tables", Level::Blocks)), blocks, "{version} {chains}");
+        }
     }
 
     #[test]

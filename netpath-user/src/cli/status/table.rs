@@ -15,7 +15,8 @@ use crate::{
 
 pub(super) fn table(status: &Status) -> String {
     let mut text = headline(status).to_owned() + "\n" + &overview(status);
-    let sections = [rules, uplinks, networks, endpoints, macvlan, traffic, drops].map(|section| section(status));
+    let sections =
+        [rules, uplinks, uncovered, networks, endpoints, macvlan, traffic, drops].map(|section| section(status));
     for section in sections.into_iter().flatten() {
         text = text + "\n" + &section;
     }
@@ -152,6 +153,16 @@ fn uplinks(status: &Status) -> Option<String> {
             uplink.xdp_mode.clone().unwrap_or_else(|| "off".to_owned()),
             uplink.addresses.join(","),
         ]);
+    }
+    section(&table)
+}
+
+/// What netpath can't work on, and what to do about it.
+fn uncovered(status: &Status) -> Option<String> {
+    let mut table = Table::new(["NOT COVERED", "ADDRESSES", "WHY", "WHAT TO DO"]);
+    for interface in &status.uncovered {
+        let addresses = interface.addresses.join(",");
+        table.row([interface.name.clone(), addresses, interface.because.clone(), interface.advice.clone()]);
     }
     section(&table)
 }

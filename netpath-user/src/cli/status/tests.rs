@@ -10,6 +10,7 @@ use super::{
     table::{flows, table},
 };
 use crate::{
+    cli::endpoint,
     control::ClientError,
     dataplane::PinsError,
     report::{DockerStatus, EndpointStatus, HostAccessStatus, NetworkStatus, PendingFailure, UplinkStatus},
@@ -95,16 +96,10 @@ fn missing_permission_is_its_own_exit_code() {
 #[test]
 fn the_table_tells_everything_at_a_glance() {
     let endpoint = EndpointStatus {
-        endpoint_id: String::new(),
-        container_id: "c".repeat(64),
         container_name: "web".to_owned(),
-        network_id: String::new(),
         network_name: "bridge".to_owned(),
         address: [172, 17, 0, 2].into(),
-        mac: String::new(),
-        veth: "veth1234567".to_owned(),
-        ifindex: 9,
-        attached: true,
+        ..endpoint::sample()
     };
     let status = Status {
         uplinks: vec![UplinkStatus {
