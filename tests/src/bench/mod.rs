@@ -72,6 +72,8 @@ pub struct Outcome {
     pub uplinks: Vec<Uplink>,
     /// Every counted sample.
     pub samples: Samples,
+    /// The samples that couldn't be taken, each with the reason.
+    pub failed: Vec<String>,
 }
 
 impl Bench {
@@ -91,38 +93,69 @@ impl Bench {
         })
     }
 
-    /// Measures what is planned, in its order.
+    /// Measures what is planned, in its order, and hands what there is to `save` after each round that counts. A sample that
+    /// can't be taken, or was carried by the wrong one, is left out and named.
     ///
     /// # Errors
-    /// When a sample fails or was carried by the wrong one.
-    pub fn run(&mut self, plan: &Plan, mut patience: Patience) -> Result<Outcome> {
+    /// When a lab can't be built, or `save` fails.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        mut patience: Patience,
+        save: impl Fn(&Outcome) -> Result<()>,
+    ) -> Result<Outcome> {
         for kind in plan.sites() {
             self.sites.insert(kind, Site::create(kind, &self.binary, &self.peer).context("build a lab")?);
         }
-        let mut machine = Machine::read(&self.binary)?;
-        let (mut samples, mut uplinks) = (Samples::default(), Vec::new());
+        let machine = Machine::read(&self.binary)?;
+        let mut outcome = Outcome { machine, uplinks: Vec::new(), samples: Samples::default(), failed: Vec::new() };
         let steps = plan.steps();
         let bar = ProgressBar::new(steps.len() as u64);
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}, {eta} left  {msg}")?);
-        for step in steps {
+        for (index, step) in steps.iter().enumerate() {
             let label = step.label();
             bar.set_message(label.clone());
             if bar.is_hidden() {
                 // No terminal: a log shall still show how far it is.
                 eprintln!("{label}");
             }
-            let sample = self.insist(&step.measure, step.carrier, &mut patience).with_context(|| label)?;
-            if step.carrier == Carrier::Netpath && uplinks.is_empty() {
-                uplinks = self.site(Carrier::Netpath, &step.measure)?.lab.netpath()?.status()?.uplinks;
+            match self.insist(&step.measure, step.carrier, &mut patience) {
+                Ok(sample) if step.round > 0 => outcome.samples.add(&step.measure, step.carrier, step.round, sample),
+                Ok(_) => {}
+                Err(error) => {
+                    outcome.failed.push(format!("{label}: {error:#}"));
+                    self.begin_anew()?;
+                }
             }
-            if step.round > 0 {
-                samples.add(&step.measure, step.carrier, step.round, sample);
+            if step.carrier == Carrier::Netpath && outcome.uplinks.is_empty() {
+                outcome.uplinks = self.uplinks(&step.measure);
             }
             bar.inc(1);
+            let is_last = steps.get(index + 1).is_none_or(|next| next.round != step.round);
+            if step.round > 0 && is_last {
+                outcome.machine.load_after = machine::load()?;
+                save(&outcome)?;
+            }
         }
         bar.finish_and_clear();
-        machine.load_after = machine::load()?;
-        Ok(Outcome { machine, uplinks, samples })
+        Ok(outcome)
+    }
+
+    /// The uplink's hooks, if netpath answers.
+    fn uplinks(&mut self, measure: &Measure) -> Vec<Uplink> {
+        let site = self.site(Carrier::Netpath, measure).ok();
+        let status = site.and_then(|site| site.lab.netpath().ok()?.status().ok());
+        status.map_or_else(Vec::new, |status| status.uplinks)
+    }
+
+    /// Nobody carries any more: after a failure nobody knows who does.
+    fn begin_anew(&mut self) -> Result<()> {
+        self.turn = None;
+        for site in self.sites.values_mut() {
+            site.lab.remove_netpath()?;
+            site.publish(0)?;
+        }
+        Ok(())
     }
 
     fn site(&mut self, carrier: Carrier, measure: &Measure) -> Result<&mut Site> {

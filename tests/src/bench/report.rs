@@ -70,6 +70,10 @@ pub fn markdown(outcome: &Outcome, plan: &Plan) -> String {
     for row in rows(outcome, plan) {
         line(&mut text, &row);
     }
+    if !outcome.failed.is_empty() {
+        text.push_str("\nCouldn't be taken:\n\n");
+        text.extend(outcome.failed.iter().map(|failed| format!("- {}\n", failed.replace('\n', " "))));
+    }
     text
 }
 
@@ -79,7 +83,7 @@ pub fn markdown(outcome: &Outcome, plan: &Plan) -> String {
 /// When they can't be written.
 pub fn write(directory: &Path, outcome: &Outcome, plan: &Plan) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-    let raw = json!({ "machine": outcome.machine, "samples": outcome.samples });
+    let raw = json!({ "machine": outcome.machine, "samples": outcome.samples, "failed": outcome.failed });
     let mut text = markdown(outcome, plan);
     for name in plot::write(directory, &outcome.samples, plan)? {
         text.push_str(&format!("\n![{name}]({name})\n"));

@@ -77,11 +77,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     let priority = if arguments.realtime { Priority::Realtime } else { Priority::Normal };
     let pace = if arguments.quick { Pace::Quick } else { Pace::Full };
     let mut bench = Bench::create(&binary, &peer, priority, pace)?;
-    let outcome = bench.run(&plan, Patience::new(Duration::from_secs(arguments.patience)))?;
+    let patience = Patience::new(Duration::from_secs(arguments.patience));
+    let outcome = bench.run(&plan, patience, |outcome| report::write(&arguments.out, outcome, &plan))?;
     drop(bench);
     print!("{}", report::table(&outcome, &plan));
-    report::write(&arguments.out, &outcome, &plan)?;
     eprintln!("samples.json, report.md and the plots are in {}", arguments.out.display());
+    let failed = &outcome.failed;
+    ensure!(failed.is_empty(), "{} samples couldn't be taken:\n{}", failed.len(), failed.join("\n"));
     arguments.compare.as_ref().map_or(Ok(()), |file| {
         let (worse, compared) = gate::regressions(file, &outcome.samples, &plan.measures)?;
         ensure!(worse.is_empty(), "worse than in {}:\n{}", file.display(), worse.join("\n"));
