@@ -41,6 +41,11 @@ impl Drop for Somebody<'_> {
     }
 }
 
+/// The host forgets who has had the address: it would go on sending there for some seconds.
+fn forget(lab: &Lab) -> Result<()> {
+    lab.host().run(&["ip", "neighbour", "flush", "to", &NOBODY.to_string(), "dev", "eth0"]).map(drop)
+}
+
 /// What a connection that can't be opened fails with.
 fn refusal(place: &Place, target: SocketAddrV4) -> Result<ErrorKind> {
     match TcpClient::connect_within(place, 0, target, SOON) {
@@ -56,6 +61,7 @@ fn expect_unreachable(place: &Place, target: SocketAddrV4) -> Result<()> {
 }
 
 fn tcp(lab: &mut Lab) -> Result<()> {
+    forget(lab)?;
     let container = lab.start(lab.docker().idle())?;
     let place = container.place()?;
     let (_server, on_lan) = lab.lan_tcp()?;
@@ -69,6 +75,7 @@ fn tcp(lab: &mut Lab) -> Result<()> {
 }
 
 fn udp(lab: &mut Lab) -> Result<()> {
+    forget(lab)?;
     let container = lab.start(lab.docker().idle())?;
     let client = UdpClient::connect(&*container.place()?, SocketAddrV4::new(NOBODY, 9))?;
     client.give_up_after(SOON)?;
@@ -80,6 +87,7 @@ fn udp(lab: &mut Lab) -> Result<()> {
 }
 
 fn by_gateway(lab: &mut Lab) -> Result<()> {
+    forget(lab)?;
     let container = lab.start(lab.docker().idle())?;
     let (far, gateway) = (format!("{FAR}/32"), NOBODY.to_string());
     lab.host().run(&["ip", "route", "add", &far, "via", &gateway])?;
@@ -89,6 +97,7 @@ fn by_gateway(lab: &mut Lab) -> Result<()> {
 }
 
 fn counted(lab: &mut Lab) -> Result<()> {
+    forget(lab)?;
     let container = lab.start(lab.docker().idle())?;
     let target = SocketAddrV4::new(NOBODY, 9);
     let before = lab.netpath()?.traffic("icmp_error")?.packets;
