@@ -147,6 +147,17 @@ impl FlowKind {
 }
 
 impl Flow {
+    /// Whether what a container or the host sends leaves with this address of the host's, which netpath has written. Asked of
+    /// the direction that opened the flow, with its key.
+    #[must_use]
+    pub fn leaves_with(&self, key: &FlowKey, address: Address) -> bool {
+        match self.kind() {
+            FlowKind::Masquerade | FlowKind::Host => self.source == address,
+            FlowKind::Cone => key.destination == address,
+            FlowKind::Published | FlowKind::Hairpin | FlowKind::Routed | FlowKind::Loopback => false,
+        }
+    }
+
     /// Packs direction and kind into [`Flow::role`].
     #[inline(always)]
     #[must_use]

@@ -202,14 +202,19 @@ impl Kernel {
     /// When maps can't be read, or the kernel doesn't run the program that ends flows.
     pub fn end_denied(&mut self) -> anyhow::Result<u64> {
         let policy = self.policy.packed()?;
-        let mut denied = Vec::new();
+        self.end_flows(|key, flow| policy.denies(key, flow))
+    }
+
+    /// Ends the flows that fit, which is asked of the directions that opened them, and gives how many there were.
+    fn end_flows(&mut self, fits: impl Fn(&FlowKey, &Flow) -> bool) -> anyhow::Result<u64> {
+        let mut found = Vec::new();
         pins::walk::<FlowKey, Flow>(&self.flows, map::FLOWS, |key, flow| {
-            if flow.direction() == Direction::Original && policy.denies(&key, &flow) {
-                denied.push(key);
+            if flow.direction() == Direction::Original && fits(&key, &flow) {
+                found.push(key);
             }
         })?;
         let program = attach::classifier(&mut self.ebpf, program::REMOVE)?;
-        remover::run(program, &denied).context("the program that removes flows failed")
+        remover::run(program, &found).context("the program that removes flows failed")
     }
 
     /// What is attached, and how.
@@ -381,11 +386,20 @@ impl Kernel {
             .with_context(|| format!("can't write the host address {address}"))
     }
 
+    /// An address that the host has lost nobody may send with any more, as the kernel's masquerade has it
+    /// (`inet_cmp` in net/netfilter/nf_nat_masquerade.c): flows that leave with it end, and what they send next begins others.
     fn remove_host_address(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
         match self.host_addresses.remove(&address.octets()) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("can't remove the host address {address}")),
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error).with_context(|| format!("can't remove the host address {address}")),
         }
+        let ended = self.end_flows(|key, flow| flow.leaves_with(key, address.octets())).with_context(|| {
+            format!("can't end the flows that leave with {address}, which the host hasn't any more")
+        })?;
+        if ended > 0 {
+            tracing::info!(%address, flows = ended, "the host has lost an address; the flows that left with it have ended");
+        }
+        Ok(())
     }
 
     fn add_host_address_ipv6(&mut self, address: Ipv6Addr) -> anyhow::Result<()> {
