@@ -228,6 +228,15 @@ impl Netpath {
         self.end(Signal::SIGKILL).map(drop)
     }
 
+    /// Sends the daemon SIGHUP, which mustn't end it.
+    ///
+    /// # Errors
+    /// When no daemon runs.
+    pub fn hang_up(&self) -> Result<()> {
+        let daemon = self.daemon.as_ref().context("no daemon runs")?;
+        kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGHUP).context("signal the daemon")
+    }
+
     /// Stops the daemon orderly: SIGTERM.
     ///
     /// # Errors

@@ -127,6 +127,8 @@ enum Event {
     Collect,
     /// Time to look whether the pins are still there.
     CheckPins,
+    /// A terminal was closed, or somebody expects the settings to be read again.
+    HangUp,
     /// The daemon is to end.
     Stop(&'static str),
 }
@@ -233,6 +235,7 @@ struct Sources {
     check_pins: Interval,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
     retry_at: Option<Instant>,
 }
 
@@ -245,6 +248,7 @@ impl Sources {
             check_pins: every(CHECK_PINS),
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
             retry_at: None,
         })
     }
@@ -256,6 +260,7 @@ impl Sources {
             () = stop => Event::Stop("asked through the control socket"),
             _ = self.terminate.recv() => Event::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+            _ = self.hangup.recv() => Event::HangUp,
             news = self.news.recv() => news.map_or(Event::Stop("the watchers ended"), Event::News),
             // None: the control socket is gone, and with it whoever could ask.
             Some(request) = self.policies.recv() => Event::Policy(request),
@@ -348,6 +353,9 @@ impl Daemon {
                     return;
                 }
                 Event::CheckPins => self.look_again(),
+                Event::HangUp => info!(
+                    "SIGHUP changes nothing: settings are read when the daemon starts, a policy by `netpath policy apply`"
+                ),
                 Event::Stop(reason) => {
                     info!(reason, "the daemon ends; what is attached stays and goes on carrying traffic");
                     return;

@@ -48,6 +48,7 @@ pub(crate) const CASES: &[Case] = &[
     .own_netpath()
     .minutes(5),
     Case::new("a second daemon on the same pins is refused", second_daemon).netpath(),
+    Case::new("SIGHUP doesn't end the daemon, and the log says that it changes nothing", hang_up).own_netpath(),
 ];
 
 fn survives(lab: &mut Lab, options: Options, end: fn(&mut Netpath) -> Result<()>) -> Result<()> {
@@ -115,6 +116,15 @@ fn other_version(lab: &mut Lab) -> Result<()> {
     lab.netpath()?.start_again()?;
     super::reach::connect(lab, target)?.echo("after")?;
     expect_no_pins_of_others(lab)
+}
+
+fn hang_up(lab: &mut Lab) -> Result<()> {
+    lab.start_netpath(Options::default())?;
+    lab.netpath()?.hang_up()?;
+    wait::until_true("the log to tell of it", DEADLINE, || {
+        Ok(lab.netpath()?.log()?.contains("SIGHUP changes nothing"))
+    })?;
+    lab.netpath()?.expect_code(&["status"], 0).map(drop)
 }
 
 /// A start while Docker is away: what is attached has its maps filled, this version's are empty.
