@@ -44,11 +44,13 @@ pub struct DaemonStatus {
     pub closed_ports: ClosedPortsStatus,
     /// The host's own way to macvlan containers.
     pub macvlan: MacvlanStatus,
-    /// Interfaces with an address that are no uplinks in sole mode, and can't be.
+    /// Interfaces by which netpath carries nothing: in sole mode those that can't be uplinks, in takeover mode bridges whose packets
+    /// Docker's rules get first.
     pub uncovered: Vec<UncoveredInterface>,
 }
 
-/// An interface of the host's that netpath can't work on: by it containers reach nobody, and nobody published ports.
+/// An interface of the host's that netpath doesn't work on. In sole mode containers reach nobody by it, and nobody published
+/// ports; in takeover mode Docker's rules carry what goes by it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]

@@ -57,7 +57,8 @@ pub struct Status {
     pub closed_ports: ClosedPortsStatus,
     /// The host's own way to macvlan containers.
     pub macvlan: MacvlanStatus,
-    /// Interfaces with an address that are no uplinks in sole mode, and can't be; none without a daemon.
+    /// Interfaces by which netpath carries nothing: in sole mode those that can't be uplinks, in takeover mode bridges whose
+    /// packets Docker's rules get first; none without a daemon.
     pub uncovered: Vec<UncoveredInterface>,
     /// The flow table.
     pub flows: Flows,

@@ -14,7 +14,7 @@ use crate::{
     },
     report::{
         DaemonStatus, EndpointStatus, NetworkStatus, PendingFailure, PolicyRuleStatus, PolicyStatus, PublishedStatus,
-        UplinkStatus,
+        UncoveredInterface, UplinkStatus,
     },
     settings::{PortRange, policy::Prefix},
 };
@@ -46,12 +46,20 @@ pub(super) fn report<E: Engine>(core: &Core<E>) -> DaemonStatus {
         firewall: core.bypass.status(),
         closed_ports: core.closed_ports.status(),
         macvlan: core.macvlan.clone(),
-        // In takeover mode Docker's rules translate for every interface.
-        uncovered: if core.mode() == Some(Mode::Sole) { uplinks::uncovered(&core.host) } else { Vec::new() },
+        uncovered: uncovered(core),
     }
 }
 
 /// The policy in the operator's words; how often its rules fitted is added by who reads the pins.
+/// In takeover mode Docker's rules translate for the other interfaces.
+fn uncovered<E: Engine>(core: &Core<E>) -> Vec<UncoveredInterface> {
+    match core.mode() {
+        Some(Mode::Sole) => uplinks::uncovered(&core.host),
+        Some(Mode::Takeover) => uplinks::left_to_rules(&uplinks::meant(&core.wishes.uplinks, &core.host), &core.host),
+        None => Vec::new(),
+    }
+}
+
 fn policy<E: Engine>(core: &Core<E>, docker: &DockerModel) -> PolicyStatus {
     let (wish, wanted) = (&core.wishes.policy, &core.wanted.state.policy);
     let words = |values: &[PortRange]| values.iter().map(PortRange::to_string).collect();

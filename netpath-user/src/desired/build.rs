@@ -193,7 +193,10 @@ fn add_uplinks(
     beside: &BTreeSet<IfIndex>,
 ) {
     let present = attached_uplinks(actual).collect();
-    let chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present, beside);
+    let mut chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present, beside);
+    if wanted.state.mode == Mode::Takeover {
+        chosen.leave_to_rules(host);
+    }
     wanted.refused.extend(chosen.refused);
     wanted.unresolved.extend(chosen.missing);
     for ifindex in chosen.interfaces {

@@ -145,6 +145,20 @@ fn a_default_route_through_something_else_than_ethernet_is_refused() {
 }
 
 #[test]
+fn a_bridge_whose_packets_dockers_rules_get_first_is_left_to_them() {
+    let mut case = case();
+    case.host.links.get_mut(&ETH0).unwrap().is_bridge = true;
+    assert_eq!(case.hooks(Hook::Uplink), Vec::<IfIndex>::new());
+    let wanted = case.build();
+    assert!(wanted.state.uplinks.is_empty());
+    assert!(wanted.refused[0].starts_with("eth0: it is a bridge, and Docker's rules"), "{:?}", wanted.refused);
+    let sole = build(&case.docker, &case.host, Mode::Sole, &case.wishes, &case.actual);
+    assert!(sole.state.uplinks.contains_key(&ETH0) && sole.refused.is_empty(), "{:?}", sole.refused);
+    case.host.bridge_asks_rules = false;
+    assert_eq!((case.hooks(Hook::Uplink), case.build().refused), (vec![ETH0], vec![]));
+}
+
+#[test]
 fn an_uplink_stays_while_there_is_no_default_route() {
     let mut case = case();
     case.actual = case.build().state;

@@ -39,6 +39,8 @@ pub struct Link {
     pub controller: Option<IfIndex>,
     /// Whether it is one end of a veth.
     pub is_veth: bool,
+    /// Whether it is a bridge.
+    pub is_bridge: bool,
 }
 
 /// An IPv4 address of the host.

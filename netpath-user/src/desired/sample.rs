@@ -23,6 +23,7 @@ pub(crate) fn link(name: &str, last: u8, controller: Option<IfIndex>) -> Link {
         mtu: 1500,
         controller,
         is_veth: controller.is_some(),
+        is_bridge: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use super::{
     docker::DockerModel,
-    host::HostModel,
+    host::{HostModel, Link},
     model::{IfIndex, Uplink},
 };
 use crate::report::UncoveredInterface;
@@ -52,19 +52,47 @@ pub fn beside(docker: &DockerModel, host: &HostModel) -> BTreeSet<IfIndex> {
 #[must_use]
 pub fn uncovered(host: &HostModel) -> Vec<UncoveredInterface> {
     let can_not = host.links.iter().filter(|(ifindex, link)| **ifindex != LOOPBACK && link.mac.is_none());
-    let shown = can_not.map(|(ifindex, link)| UncoveredInterface {
-        name: link.name.clone(),
-        ifindex: *ifindex,
-        addresses: host
-            .masquerade_addresses(*ifindex)
-            .iter()
-            .map(|(address, length)| format!("{address}/{length}"))
-            .collect(),
-        because: "it isn't an Ethernet interface".to_owned(),
-        advice: "where containers must reach others by it, or be reached, let dockerd keep its rules (`netpath migrate --to takeover`)"
-            .to_owned(),
-    });
+    let because = "it isn't an Ethernet interface";
+    let advice = "where containers must reach others by it, or be reached, let dockerd keep its rules (`netpath migrate --to takeover`)";
+    let shown = can_not.map(|(ifindex, link)| not_covered(*ifindex, link, host, because, advice));
     shown.filter(|interface| !interface.addresses.is_empty()).collect()
+}
+
+/// In takeover mode, those of the interfaces that are bridges whose packets iptables' rules get before any program does: Docker's
+/// have translated what is for a published port by then, and nf_conntrack must see the answers. All that goes by them takes the
+/// kernel's way.
+#[must_use]
+pub fn left_to_rules(interfaces: &BTreeSet<IfIndex>, host: &HostModel) -> Vec<UncoveredInterface> {
+    let asked = interfaces.iter().filter_map(|ifindex| {
+        let link = host.links.get(ifindex).filter(|link| link.is_bridge && host.bridge_asks_rules)?;
+        let because = "it is a bridge, and Docker's rules translate its packets before netpath sees them; they carry all that goes by it";
+        let advice =
+            "set net.bridge.bridge-nf-call-iptables to 0, or let netpath replace the rules (`netpath migrate --to sole`)";
+        Some((*ifindex, link, because, advice))
+    });
+    asked.map(|(ifindex, link, because, advice)| not_covered(ifindex, link, host, because, advice)).collect()
+}
+
+fn not_covered(ifindex: IfIndex, link: &Link, host: &HostModel, because: &str, advice: &str) -> UncoveredInterface {
+    let addresses = host.masquerade_addresses(ifindex);
+    UncoveredInterface {
+        name: link.name.clone(),
+        ifindex,
+        addresses: addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect(),
+        because: because.to_owned(),
+        advice: advice.to_owned(),
+    }
+}
+
+/// The interfaces that are uplinks by name or by a default route, whatever they are.
+#[must_use]
+pub fn meant(choice: &UplinkChoice, host: &HostModel) -> BTreeSet<IfIndex> {
+    match choice {
+        UplinkChoice::Named(names) => {
+            names.iter().filter_map(|name| host.link_named(name)).map(|(ifindex, _)| ifindex).collect()
+        }
+        UplinkChoice::DefaultRoutes => host.default_routes.iter().copied().collect(),
+    }
 }
 
 /// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `present` are the uplinks so far,
@@ -111,6 +139,14 @@ pub fn choose(
 }
 
 impl Chosen {
+    /// Leaves out the bridges of [`left_to_rules`].
+    pub fn leave_to_rules(&mut self, host: &HostModel) {
+        for left in left_to_rules(&self.interfaces, host) {
+            self.interfaces.remove(&left.ifindex);
+            self.refused.push(format!("{}: {}; {}", left.name, left.because, left.advice));
+        }
+    }
+
     fn miss(&mut self, object: &str, reason: &str) {
         self.missing.push((object.to_owned(), reason.to_owned()));
     }
@@ -142,7 +178,7 @@ pub fn uplink(ifindex: IfIndex, host: &HostModel) -> Option<Uplink> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::host::{Address, Link};
+    use crate::desired::host::Address;
 
     #[test]
     fn what_has_an_address_and_is_no_ethernet_isnt_covered() {

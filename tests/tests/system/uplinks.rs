@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpath_common::abi::Mode;
 use netpath_tests::case::Case;
 use netpath_tests::client::{TcpClient, UdpClient};
+use netpath_tests::container::Container;
 use netpath_tests::lab::{FAR, HOST, Lab};
 use netpath_tests::netns::Namespace;
 use netpath_tests::netpath::Options;
@@ -22,6 +23,9 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("status names interfaces with an address that can't be uplinks, in sole mode", uncovered).own_netpath(),
     Case::new("containers' packets go where rules about their network, bridge, ports and protocol say", rules)
         .own_netpath(),
+    Case::new("flows with an address that the host loses end, and begin anew with the next one", loses_address)
+        .own_netpath(),
+    Case::new("published ports are reached by an uplink that is a bridge", bridged).own_netpath(),
     Case::new(
         "a default route that moves to another interface cuts no connection of the first one's neighbours",
         moves,
@@ -152,6 +156,80 @@ fn rules(lab: &mut Lab) -> Result<()> {
     let address = seen().context("without a rule")?;
     ensure!(address == HOST, "without a rule the container came from {address}");
     Ok(())
+}
+
+/// The host's next address on the second network.
+const HOST_LATER: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 3);
+
+fn loses_address(lab: &mut Lab) -> Result<()> {
+    // It must be there at the start; later another one may take its place.
+    lab.host().run(&["ip", "link", "add", "eth1", "type", "bridge"])?;
+    lab.start_netpath(Options::new(&["--uplink", "eth1"]))?;
+    lab.host().run(&["ip", "link", "del", "eth1"])?;
+    let container = lab.start(lab.docker().idle())?;
+    let second = Second::create(lab)?;
+    let _server = second.server()?;
+    let _datagrams = second.machine.enter(|| Server::udp(any(PORT)))?;
+    let (place, target) = (container.place()?, SocketAddrV4::new(MACHINE, PORT));
+    let mut connection = connect_from(&place, target)?;
+    let asking = UdpClient::connect(&place, target)?;
+    ensure!(*connection.who()?.ip() == HOST_THERE, "the container is seen as {}", connection.who()?);
+    let seen = asking.ask("before")?;
+    ensure!(*seen.ip() == HOST_THERE, "by UDP the container is seen as {seen}");
+    lab.host().sysctl("net/ipv4/conf/eth1/promote_secondaries", "1")?;
+    for words in [format!("add {HOST_LATER}/24 dev eth1"), format!("del {HOST_THERE}/24 dev eth1")] {
+        lab.host().run(&format!("ip address {words}").split(' ').collect::<Vec<_>>())?;
+    }
+    // The neighbour believes for some time yet that the old address is the host's.
+    second.machine.run(&["ip", "neighbour", "flush", "dev", "eth0"])?;
+    wait::until("the UDP socket to be seen under the host's next address", PUBLISH_DEADLINE, || {
+        let seen = asking.ask("after")?;
+        ensure!(*seen.ip() == HOST_LATER, "it is seen as {seen}");
+        Ok(())
+    })?;
+    ensure!(connection.echo("after").is_err(), "a connection went on with an address that the host hasn't any more");
+    let seen = connect_from(&place, target)?.who()?;
+    ensure!(*seen.ip() == HOST_LATER, "a new connection is seen as {seen}");
+    Ok(())
+}
+
+fn bridged(lab: &mut Lab) -> Result<()> {
+    lab.host().run(&["ip", "link", "add", "br9", "type", "bridge"])?;
+    lab.start_netpath(Options::new(&["--uplink", "br9"]))?;
+    let container = lab.start(lab.docker().serving(&["tcp:80", "udp:80"]).publish("8077:80").publish("8077:80/udp"))?;
+    let second = Second::create(lab)?;
+    let words = [
+        "ip link set eth1 master br9".to_owned(),
+        format!("ip address del {HOST_THERE}/24 dev eth1"),
+        format!("ip address add {HOST_THERE}/24 dev br9"),
+        "ip link set br9 up".to_owned(),
+    ];
+    let outcome = (|| {
+        for words in words {
+            lab.host().run(&words.split(' ').collect::<Vec<_>>())?;
+        }
+        expect_bridged(lab, &second, &container)
+    })();
+    lab.host().run(&["ip", "link", "del", "br9"])?;
+    outcome
+}
+
+fn expect_bridged(lab: &Lab, second: &Second<'_>, container: &Container) -> Result<()> {
+    let target = SocketAddrV4::new(HOST_THERE, 8077);
+    let mut client = connect_from(&second.machine, target).context("from the wire by the bridge")?;
+    ensure!(client.who()? == client.local(), "the client is seen as {}", client.who()?);
+    UdpClient::connect(&second.machine, target)?.ask("by UDP")?;
+    let _server = second.server()?;
+    connect_from(&*container.place()?, SocketAddrV4::new(MACHINE, PORT)).context("from the container")?.echo("out")?;
+    // In takeover Docker's rules have these packets before any program has.
+    let asks =
+        lab.host().run(&["cat", "/proc/sys/net/bridge/bridge-nf-call-iptables"]).is_ok_and(|text| text.trim() == "1");
+    let left = asks && lab.mode() == Mode::Takeover;
+    wait::until("status to say who carries what goes by the bridge", PUBLISH_DEADLINE, || {
+        let text = lab.netpath_ref()?.output(&["status"])?.stdout;
+        ensure!(text.contains("it is a bridge, and Docker") == left, "{text}");
+        Ok(())
+    })
 }
 
 fn moves(lab: &mut Lab) -> Result<()> {
