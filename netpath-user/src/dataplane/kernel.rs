@@ -150,10 +150,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether netpath doesn't open flows yet: nothing of this version was pinned before, or a detach was broken off.
+    /// Whether netpath doesn't open flows yet: nothing of this version was pinned before, a detach was broken off, or another
+    /// version's programs couldn't all be replaced.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.pins.config().map_or(true, |config| config.opens_flows == 0)
+        self.succeeds || self.pins.config().map_or(true, |config| config.opens_flows == 0)
     }
 
     /// Leads the host's own sockets to published ports from here on, or adopts what is attached. That it can't be had is
@@ -185,9 +186,10 @@ impl Kernel {
     pub fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
         let config = self.pins.config()?;
         self.write_config(Config { opens_flows: 1, ..config })?;
-        if std::mem::take(&mut self.succeeds) {
-            // The host's sockets lead to flows that the programs at the interfaces must know.
+        if self.succeeds {
             let put = self.put_programs();
+            self.succeeds = put.is_err();
+            // The host's sockets lead to flows that the programs at the interfaces must know.
             self.attach_host_access();
             self.state.attachments = self.links.attachments().collect();
             put?;
