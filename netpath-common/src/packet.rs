@@ -34,6 +34,13 @@ pub trait Packet {
     /// Length of the frame in bytes, payload and Ethernet header included.
     fn frame_len(&self) -> u32;
 
+    /// How many of these bytes lie in the frame's first buffer. Cheap everywhere, as [`Self::frame_len`] isn't at XDP; where
+    /// that is cheap too, all of them count.
+    #[inline(always)]
+    fn first_len(&self) -> u32 {
+        self.frame_len()
+    }
+
     /// Payload bytes of each segment when the kernel has merged or not yet split segments (GRO, GSO), else 0.
     fn segment_payload_len(&self) -> u32;
 

@@ -136,13 +136,18 @@ fn parse_ipv4(packet: &impl Packet) -> Result<Headers, DropReason> {
     if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
         return Err(DropReason::MalformedIpv4);
     }
-    let available = packet.frame_len().saturating_sub(AT as u32);
     let mut total_len = u32::from(u16::from_be_bytes([len_high, len_low]));
-    if total_len == 0 && available > 0xffff {
-        // Segments merged beyond 64 KiB (BIG TCP, kernel 6.3) can't say their length in 16 bits.
-        total_len = available;
+    if total_len == 0 || total_len + AT as u32 > packet.first_len() {
+        let available = packet.frame_len().saturating_sub(AT as u32);
+        if total_len == 0 && available > 0xffff {
+            // Segments merged beyond 64 KiB (BIG TCP, kernel 6.3) can't say their length in 16 bits.
+            total_len = available;
+        }
+        if total_len > available {
+            return Err(DropReason::MalformedIpv4);
+        }
     }
-    if total_len < header_len as u32 || total_len > available {
+    if total_len < header_len as u32 {
         return Err(DropReason::MalformedIpv4);
     }
     let fragment = u16::from_be_bytes([fragment_high, fragment_low]);

@@ -22,9 +22,8 @@ use aya_ebpf::{
 };
 use netpath_common::{
     forward::Fate,
-    parse::NetworkLayer,
     path::{
-        Workspace, early::early, egress_guard::egress_guard, express::express, from_container, from_host,
+        Workspace, early::early, egress_guard::egress_guard, express::in_driver, from_container, from_host,
         from_host_to_wire, from_wire,
     },
 };
@@ -41,14 +40,8 @@ fn np_xdp_uplink(context: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&context);
     let mut tables = KernelTables::new(context.ctx.cast());
     let Some(work) = scratch::workspace() else { return verdict::pass() };
-    match early(&packet, &tables, &mut work.headers) {
-        Err(reason) => verdict::xdp(&packet, Fate::dropped(reason)),
-        Ok(NetworkLayer::Ipv4) if packet.is_linear() => {
-            let fate = express(&mut packet, &mut tables, &work.headers, &clock::arrival_at_xdp(&context));
-            verdict::xdp(&packet, fate)
-        }
-        Ok(_) => verdict::pass(),
-    }
+    let fate = in_driver(&mut packet, &mut tables, &mut work.headers, &clock::arrival_at_xdp(&context));
+    verdict::xdp(&packet, fate)
 }
 
 /// Early drops behind the driver, where the express way would save nothing: there is a buffer already. Not for several

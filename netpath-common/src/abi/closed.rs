@@ -117,7 +117,13 @@ impl Refusal {
     #[inline(always)]
     #[must_use]
     pub const fn repeats(self, before: Self) -> bool {
-        let is_same = (self.0 ^ before.0) & !Self::TIME == 0;
-        is_same && self.0.wrapping_sub(before.0) & Self::TIME <= Self::HOLDS
+        self.is_of_tuple(before) && self.0.wrapping_sub(before.0) & Self::TIME <= Self::HOLDS
+    }
+
+    /// Whether both are of the same tuple, whenever they were.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_tuple(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::TIME == 0
     }
 }

@@ -11,7 +11,7 @@ use super::{
     has_ended, opens, shown,
 };
 use crate::{
-    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, NextHop, PathCount, Seen},
+    abi::{Direction, EndReason, Flow, FlowKey, FlowKind, NextHop, PathCount, Refusal, Seen},
     drop::DropReason,
     nat::{
         cone,
@@ -19,7 +19,7 @@ use crate::{
     },
     parse::{Headers, Transport},
     tables::{Arrival, InsertError, Tables},
-    wire::checksum::Checksum,
+    wire::{checksum::Checksum, protocol},
 };
 
 /// Where one direction of a new flow goes, and where it must come from.
@@ -85,7 +85,7 @@ pub fn open<T: Tables>(
         if round == 0 || candidates.find_free(tables, &mut new.translated, new.full_cone) {
             match try_port(tables, headers, new, arrival) {
                 Ok(()) => {
-                    tables.remember_recent(hash, &headers.key);
+                    note(tables, &headers.key, &new.translated, hash);
                     return Ok(());
                 }
                 Err(InsertError::Exists) => {}
@@ -104,7 +104,7 @@ pub fn open<T: Tables>(
     if !is_rescued || try_port(tables, headers, new, arrival).is_err() {
         return Err(failure);
     }
-    tables.remember_recent(hash, &headers.key);
+    note(tables, &headers.key, &new.translated, hash);
     Ok(())
 }
 
@@ -121,6 +121,19 @@ fn try_port<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, arrival
         return Err(InsertError::Exists);
     }
     insert_original(tables, headers, new, arrival.now_ns)
+}
+
+/// What an opened flow leaves elsewhere. From here on somebody waits for its answers: that such were refused a moment ago, as
+/// nobody did, holds no longer.
+#[inline(never)]
+fn note<T: Tables>(tables: &mut T, key: &FlowKey, translated: &FlowKey, hash: u32) {
+    tables.remember_recent(hash, key);
+    if key.protocol == protocol::UDP && translated.destination == key.destination {
+        let (place, refusal) = Refusal::of(tables.config().port_seed, &translated.reversed(), 0);
+        if refusal.is_of_tuple(tables.refusal(place)) {
+            tables.set_refusal(place, Refusal(0));
+        }
+    }
 }
 
 /// Inserts the reply entry, in the place of a pair that has ended if one holds the key.

@@ -7,11 +7,9 @@ use crate::{
     abi::{FlowKey, Mode, PathCount, Policy},
     conntrack,
     forward::{Fate, Forward},
-    parse::NetworkLayer,
     path::{
-        Workspace, bound_to_loopback::bound_to_loopback, early::early, express::express,
-        from_container::from_container, from_host::from_host, from_host_to_wire::from_host_to_wire,
-        from_wire::from_wire,
+        Workspace, bound_to_loopback::bound_to_loopback, express::in_driver, from_container::from_container,
+        from_host::from_host, from_host_to_wire::from_host_to_wire, from_wire::from_wire,
     },
     tables::Arrival,
 };
@@ -69,11 +67,7 @@ fn carry(model: &mut Model, way: u8, now_ns: u64, frame: &mut [u8]) -> Fate {
         3 => from_host(&mut packet, model, &arrival(Model::BRIDGE), 0),
         4 if way & BY_LOOPBACK != 0 => bound_to_loopback(&mut packet, model, &mut work, now_ns),
         4 => from_host_to_wire(&mut packet, model, &mut work, &arrival(Model::UPLINK)),
-        _ => match early(&packet, model, &mut work.headers) {
-            Ok(NetworkLayer::Ipv4) => express(&mut packet, model, &work.headers, &arrival(Model::UPLINK)),
-            Ok(NetworkLayer::Other) => Fate::UNDECIDED,
-            Err(reason) => Fate::dropped(reason),
-        },
+        _ => in_driver(&mut packet, model, &mut work.headers, &arrival(Model::UPLINK)),
     }
 }
 

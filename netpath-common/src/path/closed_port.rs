@@ -28,26 +28,29 @@ const ASKED_NS: u64 = 600 * SECOND_NS;
 /// The ports of DHCP (RFC 2131, section 4.1): clients read what comes to theirs before they have a socket.
 const DHCP: [[u8; 2]; 2] = [67_u16.to_be_bytes(), 68_u16.to_be_bytes()];
 
-/// What becomes of a frame at XDP that no flow knows. Undecided: it isn't such a datagram, or the kernel gets it.
+/// What becomes of a frame at XDP that no flow knows, and that wasn't refused just before. Undecided: it isn't such a
+/// datagram, or the kernel gets it.
 #[inline(always)]
 pub(super) fn at_xdp<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
     if !is_allowed(tables, headers, arrival.now_ns) {
         return Fate::UNDECIDED;
     }
-    let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
-    let before = tables.refusal(place);
-    if refusal.repeats(before) {
-        return REFUSED;
-    }
     let fate = asked_at_xdp(tables, headers, arrival);
-    remember(tables, place, before, refusal, fate);
+    remember(tables, headers, arrival, fate);
     fate
 }
 
-/// Whether a datagram that no flow knows was refused a moment ago: a flood repeats itself, and for some milliseconds nothing
-/// has to be asked anew.
+/// [`is_repeated`], as a function of its own for the sake of the BPF stack.
 #[inline(never)]
 pub(super) fn was_refused<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
+    is_repeated(tables, headers, arrival)
+}
+
+/// Whether a datagram was refused a moment ago: a flood repeats itself, and for some milliseconds nothing has to be asked
+/// anew, not even whether there is a flow: who opens one that waits for such datagrams has the refusal forgotten
+/// ([`crate::conntrack::open`]).
+#[inline(always)]
+pub(super) fn is_repeated<T: Tables>(tables: &T, headers: &Headers, arrival: &Arrival) -> bool {
     if !is_allowed(tables, headers, arrival.now_ns) {
         return false;
     }
@@ -57,10 +60,11 @@ pub(super) fn was_refused<T: Tables>(tables: &T, headers: &Headers, arrival: &Ar
 
 /// Notes what was decided.
 #[inline(always)]
-fn remember<T: Tables>(tables: &mut T, place: u32, before: Refusal, refusal: Refusal, fate: Fate) {
+fn remember<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arrival, fate: Fate) {
+    let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
     if fate == REFUSED {
         tables.set_refusal(place, refusal);
-    } else if before.0 != 0 {
+    } else if tables.refusal(place).0 != 0 {
         // So that none is ever taken for one of today when the count of the time comes round.
         tables.set_refusal(place, Refusal(0));
     }
@@ -88,9 +92,7 @@ pub(super) fn at_tc<T: Tables>(tables: &mut T, headers: &Headers, arrival: &Arri
         return Fate::UNDECIDED;
     }
     let fate = refuse(tables, headers, arrival);
-    let (place, refusal) = Refusal::of(tables.config().port_seed, &headers.key, arrival.now_ns);
-    let before = tables.refusal(place);
-    remember(tables, place, before, refusal, fate);
+    remember(tables, headers, arrival, fate);
     fate
 }
 

@@ -18,15 +18,37 @@ use crate::{
 /// The reason for which the frame must be dropped.
 #[inline(always)]
 pub fn early<T: Tables>(packet: &impl Packet, tables: &T, headers: &mut Headers) -> Result<NetworkLayer, DropReason> {
-    if parse(packet, headers)? == NetworkLayer::Other {
-        return Ok(NetworkLayer::Other);
+    let layer = read(packet, headers)?;
+    if layer == NetworkLayer::Ipv4 {
+        is_for_host(tables, headers)?;
     }
-    if is_loopback(headers.key.source) || is_loopback(headers.key.destination) {
+    Ok(layer)
+}
+
+/// The part of [`early`] that needs nothing but the frame.
+///
+/// # Errors
+///
+/// As [`early`].
+#[inline(always)]
+pub fn read(packet: &impl Packet, headers: &mut Headers) -> Result<NetworkLayer, DropReason> {
+    let layer = parse(packet, headers)?;
+    if layer == NetworkLayer::Ipv4 && (is_loopback(headers.key.source) || is_loopback(headers.key.destination)) {
         return Err(DropReason::LoopbackFromWire);
     }
+    Ok(layer)
+}
+
+/// The other part: asked last, since what belongs to a flow needn't be asked.
+///
+/// # Errors
+///
+/// As [`early`].
+#[inline(always)]
+pub fn is_for_host<T: Tables>(tables: &T, headers: &Headers) -> Result<(), DropReason> {
     match tables.endpoint(headers.key.destination) {
         // With a flow, or by what its network says, it may be let in after all; that is tc's to decide.
         Some(endpoint) if endpoint.terms & Terms::UNTRANSLATED == 0 => Err(DropReason::DirectToContainer),
-        _ => Ok(NetworkLayer::Ipv4),
+        _ => Ok(()),
     }
 }

@@ -8,25 +8,52 @@
 //! for its first packet and those that tc must answer. Even a sum that merely looks like that of an unfinished packet is
 //! told from it.
 
-use super::{carry, closed_port};
+use super::{carry, closed_port, early};
 use crate::{
     abi::FlowKey,
     conntrack,
     forward::Fate,
     packet::Packet,
-    parse::{Fragment, Headers, Transport},
+    parse::{Fragment, Headers, NetworkLayer, Transport},
     tables::{Arrival, Tables},
-    wire::{checksum::Checksum, protocol, udp},
+    wire::{checksum::Checksum, ethernet, protocol, udp},
 };
 
 /// The largest datagram whose sum is added up: one of an Ethernet of 1500 bytes.
 const SUMMED_MAX: usize = 1480;
 
+/// All that is decided about a frame in an uplink's driver, its headers in `headers`. Undecided: tc decides, and the frame is
+/// unchanged.
+#[inline(always)]
+pub fn in_driver<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &mut Headers,
+    arrival: &Arrival,
+) -> Fate {
+    match early::read(packet, headers) {
+        Ok(NetworkLayer::Ipv4) => {}
+        Ok(NetworkLayer::Other) => return Fate::UNDECIDED,
+        Err(reason) => return Fate::dropped(reason),
+    }
+    // Before any look-up in a hash map: what a flood repeats is nearly always in the CPU's caches.
+    if closed_port::is_repeated(tables, headers, arrival) {
+        return closed_port::REFUSED;
+    }
+    if let Err(reason) = early::is_for_host(tables, headers) {
+        return Fate::dropped(reason);
+    }
+    express(packet, tables, headers, arrival)
+}
+
 /// Carries a datagram whose headers have been read, or drops one that nobody waits for ([`closed_port`]). Undecided: it
 /// isn't one for this way, and unchanged.
 #[inline(always)]
-pub fn express<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
+fn express<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, headers: &Headers, arrival: &Arrival) -> Fate {
     if !matches!(headers.transport, Transport::Udp) || headers.fragment != Fragment::Whole {
+        return Fate::UNDECIDED;
+    }
+    if ethernet::LEN as u32 + headers.total_len > packet.first_len() {
         return Fate::UNDECIDED;
     }
     let Some(entry) = tables.flow(&headers.key) else { return closed_port::at_xdp(tables, headers, arrival) };

@@ -22,12 +22,6 @@ impl<'context> XdpPacket<'context> {
         Self { context }
     }
 
-    /// Whether all of it lies in one buffer.
-    #[inline(always)]
-    pub(crate) fn is_linear(&self) -> bool {
-        self.data_end() - self.data() == self.frame_len() as usize
-    }
-
     #[inline(always)]
     fn data(&self) -> usize {
         // SAFETY: the context is the kernel's own for the duration of the program.
@@ -46,6 +40,11 @@ impl Packet for XdpPacket<'_> {
     fn frame_len(&self) -> u32 {
         // SAFETY: the context is the program's own. Counts the frame's fragments too (kernel 5.18).
         unsafe { bpf_xdp_get_buff_len(self.context.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn first_len(&self) -> u32 {
+        (self.data_end() - self.data()) as u32
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     abi::{ClosedPorts, Rate, Refusal, Sender},
     parse::parse,
-    path::express::express,
+    path::express::in_driver,
 };
 
 const BURST: usize = 5;
@@ -33,9 +33,7 @@ fn at_tc(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
 
 fn at_xdp(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
     let arrival = Arrival { ifindex: Model::UPLINK, now_ns: seconds * SECOND_NS };
-    let mut headers = Headers::EMPTY;
-    parse(&&mut *frame, &mut headers).unwrap();
-    express(&mut { frame }, model, &headers, &arrival)
+    in_driver(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
 }
 
 const BOTH: [At; 2] = [at_tc, at_xdp];
@@ -194,7 +192,8 @@ fn a_refusal_is_repeated_for_milliseconds_and_no_longer() {
     parse(&&mut probe[..], &mut headers).unwrap();
     let mut at = |model: &mut Model, milliseconds: u64| {
         let now_ns = 10 * SECOND_NS + milliseconds * MILLISECOND_NS;
-        express(&mut &mut probe[..], model, &headers, &Arrival { ifindex: Model::UPLINK, now_ns }).drop_reason()
+        let arrival = Arrival { ifindex: Model::UPLINK, now_ns };
+        in_driver(&mut &mut probe[..], model, &mut Headers::EMPTY.clone(), &arrival).drop_reason()
     };
     while at(&mut model, 0).is_none() {}
     model.sockets.insert(headers.key);
@@ -203,6 +202,19 @@ fn a_refusal_is_repeated_for_milliseconds_and_no_longer() {
     assert!(model.refusals.values().all(|refusal| refusal.0 == 0), "nothing is left of the refusal");
     model.sockets.clear();
     assert!((11..40).any(|later| at(&mut model, later).is_some()), "it is closed again");
+}
+
+#[test]
+fn who_asks_gets_the_answer_though_such_were_refused_just_before() {
+    let mut model = host(Mode::Takeover);
+    model.hops.get_mut(&CLIENT_IFINDEX).unwrap().takes_frames = 1;
+    let answer = build(Summary { source_port: 53, destination_port: 5000, ..PROBE }, Kind::Udp, b"answer");
+    assert_ne!(dropped(&mut model, at_xdp, 10, 20, &answer), 0);
+    let question = Summary { source: CLIENT, destination: FAR, source_port: 5000, destination_port: 53 };
+    let fate = outbound(&mut model, CLIENT_IFINDEX, 10, &mut build(question, Kind::Udp, b""));
+    assert_eq!(fate.path(), Some(PathCount::MasqueradeOut));
+    let fate = at_xdp(&mut model, 10, &mut answer.clone());
+    assert_eq!(fate.path(), Some(PathCount::MasqueradeIn), "{fate:?}");
 }
 
 #[test]

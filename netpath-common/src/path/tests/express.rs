@@ -1,15 +1,13 @@
 //! The express way carries what tc would have carried, the same bytes, and leaves everything else alone.
 
 use super::*;
-use crate::{parse::parse, path::express::express};
+use crate::path::express::in_driver;
 
 const TO_WEB: Summary = Summary { source: FAR, destination: Model::HOST, source_port: 5000, destination_port: 8080 };
 
 fn by_express(model: &mut Model, seconds: u64, frame: &mut [u8]) -> Fate {
     let arrival = Arrival { ifindex: Model::UPLINK, now_ns: seconds * SECOND_NS };
-    let mut headers = Headers::EMPTY;
-    parse(&&mut *frame, &mut headers).unwrap();
-    express(&mut { frame }, model, &headers, &arrival)
+    in_driver(&mut { frame }, model, &mut Headers::EMPTY.clone(), &arrival)
 }
 
 /// A host that a client of the published UDP port has spoken to, at second 1.
