@@ -14,9 +14,11 @@ use super::{PORT, tcp};
 use crate::lab::{HOST, LAN};
 use crate::server::{any, listener};
 
+mod advice;
 mod frames;
 mod local;
 mod memory;
+mod one_cpu;
 mod publish;
 mod scale;
 mod sockets;
@@ -135,6 +137,8 @@ pub fn all() -> Vec<Measure> {
         sockets::MEASURES,
         streams::MEASURES,
         local::MEASURES,
+        one_cpu::MEASURES,
+        advice::MEASURES,
         publish::MEASURES,
         memory::MEASURES,
         scale::MEASURES,

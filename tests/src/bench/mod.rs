@@ -10,7 +10,6 @@ pub mod figures;
 pub mod gate;
 pub mod machine;
 pub mod measure;
-pub mod order;
 pub mod pinned;
 pub mod plan;
 pub mod plot;
@@ -20,6 +19,7 @@ pub mod report;
 pub mod rules;
 pub mod site;
 pub mod tcp;
+pub mod tuned;
 pub mod udp;
 
 use std::collections::BTreeMap;

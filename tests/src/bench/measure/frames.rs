@@ -72,7 +72,7 @@ pub(super) const MEASURES: &[Measure] = &[
         figures: &[PACKETS, COST, OFFERED],
         setting: Setting::PLAIN,
         effort: Effort::Always,
-        run: socket,
+        run: |scene| socket(scene),
     },
     Measure {
         name: "udp-new-flows",
@@ -133,7 +133,8 @@ fn counted(scene: &mut Scene<'_>, sink: Sink) -> Result<Sample> {
     ))
 }
 
-fn socket(scene: &mut Scene<'_>) -> Result<Sample> {
+/// Frames to the published port, counted where an application reads them.
+pub(super) fn socket(scene: &Scene<'_>) -> Result<Sample> {
     let flood = flood(scene)?;
     let ends = scene.ends(Towards::Container)?;
     let socket = ends.server.place.enter(|| udp::sink(PORT))?;

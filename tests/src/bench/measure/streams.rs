@@ -1,11 +1,13 @@
 //! TCP: questions on one connection, a connection per question, bulk.
 
+use std::net::TcpListener;
+
 use anyhow::Result;
 
 use super::super::carrier::Evidence;
 use super::super::figures::{Better, Figure, Sample};
-use super::super::order::InOrder;
 use super::super::pinned::both;
+use super::super::tuned::Tuned;
 use super::super::{busy, tcp};
 use super::{Effort, Measure, Scene, Setting, TRANSLATORS_AND_ROUTED, Towards};
 use tcp::Congestion;
@@ -18,14 +20,14 @@ pub(super) const CONNECTIONS: &[Figure] = &[
     Figure { name: "answered", unit: "connections/s", better: Better::More },
     Figure { name: "reset or lost", unit: "connections/s", better: Better::Neither },
 ];
-const LATENCIES: &[Figure] = &[
+pub(super) const LATENCIES: &[Figure] = &[
     Figure { name: "p50", unit: "µs", better: Better::Less },
     Figure { name: "p99", unit: "µs", better: Better::Less },
     Figure { name: "p99.9", unit: "µs", better: Better::Less },
 ];
 
-const IN: Evidence = Evidence::Translated("published_in");
-const OUT: Evidence = Evidence::Translated("masquerade_out");
+pub(super) const IN: Evidence = Evidence::Translated("published_in");
+pub(super) const OUT: Evidence = Evidence::Translated("masquerade_out");
 
 /// The largest packet that GSO makes: a transfer has at least its size divided by this of them.
 const LARGEST: u64 = 65_536;
@@ -38,7 +40,7 @@ const PLAIN: Measure = Measure {
     figures: LATENCIES,
     setting: Setting::PLAIN,
     effort: Effort::Always,
-    run: questions,
+    run: |scene| questions(scene),
 };
 
 pub(super) const MEASURES: &[Measure] = &[
@@ -92,9 +94,16 @@ pub(super) const MEASURES: &[Measure] = &[
     },
 ];
 
-fn questions(scene: &mut Scene<'_>) -> Result<Sample> {
+/// One question after the other, on one connection.
+pub(super) fn questions(scene: &Scene<'_>) -> Result<Sample> {
+    questions_to(scene, |_| Ok(()))
+}
+
+/// The same; `prepare` gets the socket that answers, before anybody connects.
+pub(super) fn questions_to(scene: &Scene<'_>, prepare: impl FnOnce(&TcpListener) -> Result<()>) -> Result<Sample> {
     let ends = scene.ends(Towards::Container)?;
     let (listener, window) = (ends.listen()?, scene.window());
+    prepare(&listener)?;
     let ((), latencies) =
         both((ends.server, || tcp::answer_one(&listener)), (ends.client, || tcp::ask_one(ends.target, window)))?;
     let quantile = |share| latencies.quantile(share);
@@ -117,7 +126,7 @@ pub(super) fn connections(scene: &Scene<'_>, towards: Towards) -> Result<Sample>
 /// The same, with what containers send steered to the receiver's CPU: what the path costs, not how often packets overtake
 /// each other.
 pub(super) fn bulk_in_order(scene: &Scene<'_>, towards: Towards, congestion: Congestion) -> Result<Sample> {
-    let _order = InOrder::on(scene.site.lab.host(), scene.cpus.receiver)?;
+    let _order = Tuned::in_order(scene.site.lab.host(), scene.cpus.receiver)?;
     bulk(scene, towards, congestion)
 }
 
