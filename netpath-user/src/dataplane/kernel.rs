@@ -102,7 +102,7 @@ impl Kernel {
             links,
             succeeds: false,
             pins: Pins::open(&options.pin_dir)?,
-            hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?)?,
+            hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?, &layout)?,
             config: typed(&mut ebpf, map::CONFIG)?,
             closed_ports: typed(&mut ebpf, map::CLOSED_PORTS)?,
             endpoints: typed(&mut ebpf, map::ENDPOINTS)?,
