@@ -29,4 +29,5 @@ pub mod server;
 pub mod shell;
 pub mod stun;
 pub mod traffic;
+pub mod usage;
 pub mod wait;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::dockerd::tail;
 use crate::netns::{Place, join_command};
 use crate::report::{Flow, Port, Status, Traffic};
+use crate::usage::Usage;
 use crate::{run, shell, wait};
 
 /// How long netpath may take to come into step with Docker after a start, the loading of its programs included: two
@@ -254,6 +255,38 @@ impl Netpath {
     pub fn start_again(&mut self) -> Result<()> {
         self.start_daemon()?;
         self.wait_in_step()
+    }
+
+    /// The same, and gives the time until the daemon says that it is attached and in step with Docker.
+    ///
+    /// # Errors
+    /// See [`Self::start_again`].
+    pub fn start_timed(&mut self) -> Result<Duration> {
+        let before = self.log()?.len();
+        let begun = Instant::now();
+        self.start_daemon()?;
+        wait::until_true("netpath to say that it is attached", STEP_DEADLINE, || {
+            Ok(self.log()?[before..].contains("netpath is attached"))
+        })?;
+        Ok(begun.elapsed())
+    }
+
+    /// Runs [`Self::detach`], and gives the time that it took.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn detach_timed(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.detach()?;
+        Ok(begun.elapsed())
+    }
+
+    /// The daemon's memory and time.
+    ///
+    /// # Errors
+    /// When no daemon runs.
+    pub fn usage(&self) -> Result<Usage> {
+        Usage::of(self.daemon.as_ref().context("no daemon runs")?.id())
     }
 
     /// Runs `netpath detach` and waits for the end of the daemon, which it stops.

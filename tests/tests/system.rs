@@ -61,6 +61,7 @@ mod system {
     pub(crate) mod reach;
     pub(crate) mod schemas;
     pub(crate) mod stale;
+    pub(crate) mod start;
     pub(crate) mod uplinks;
 }
 
@@ -100,6 +101,7 @@ const THEMES: &[&[Case]] = &[
     system::closed_ports::CASES,
     system::ct_events::CASES,
     system::lifetime::CASES,
+    system::start::CASES,
     system::handover::CASES,
     system::bypass::CASES,
     system::migrate::CASES,

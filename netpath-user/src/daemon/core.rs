@@ -185,6 +185,8 @@ impl<E: Engine> Core<E> {
         }
         let mut failed = Vec::new();
         let changes = diff(self.engine.actual(), &self.wanted.state);
+        let is_attachment = |change: &&Change| matches!(change, Change::Attach(_) | Change::Detach(_));
+        let quick = self.engine.hurry(changes.iter().filter(is_attachment).count());
         let known: BTreeSet<IfIndex> = self.wanted.state.endpoints.values().map(|endpoint| endpoint.ifindex).collect();
         let is_strangers = |change: &Change| match change {
             Change::Attach(Attachment { ifindex, hook: Hook::Container }) => !known.contains(ifindex),
@@ -197,6 +199,7 @@ impl<E: Engine> Core<E> {
                 break;
             }
         }
+        drop(quick);
         self.wake_links();
         self.end_denied(&mut failed);
         if self.docker.model.is_some() && !self.engine.opens_flows() && !is_unguarded(&failed) {

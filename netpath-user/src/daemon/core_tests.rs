@@ -8,7 +8,7 @@ use netpath_common::abi::Rate;
 use super::*;
 use crate::{
     daemon::status,
-    dataplane::{AttachmentReport, Dataplane, HandoverFlow, fake::Fake},
+    dataplane::{AttachmentReport, Dataplane, Expedited, HandoverFlow, fake::Fake},
     desired::{
         build::Xdp,
         model::State,
@@ -92,6 +92,10 @@ impl Engine for Scripted {
     fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {
         self.steps.borrow_mut().push(Step::DropClosedPorts(but_for.is_some()));
         Ok(())
+    }
+
+    fn hurry(&self, _: usize) -> Option<Expedited> {
+        None
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {

@@ -5,7 +5,7 @@ use nix::net::if_::if_indextoname;
 
 use super::closed_ports::LEASE;
 use crate::{
-    dataplane::{AttachmentReport, Dataplane, HandoverFlow, Kernel, Pins, PinsError},
+    dataplane::{AttachmentReport, Dataplane, Expedited, HandoverFlow, Kernel, Pins, PinsError},
     desired::model::IfIndex,
     ethtool,
     kernel_conntrack::{self, Connection},
@@ -27,6 +27,8 @@ pub(super) trait Engine: Dataplane {
     /// For some seconds from now, datagrams to closed ports are dropped, but for so many: of one sender, and of all on a CPU.
     /// `None`: from here on all of them are the kernel's.
     fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()>;
+    /// Makes so many attachments quick for as long as the answer lives.
+    fn hurry(&self, attachments: usize) -> Option<Expedited>;
     /// What is attached, and how.
     fn attachments(&self) -> Vec<AttachmentReport>;
     /// The host's own way to published ports.
@@ -58,6 +60,10 @@ impl Engine for Kernel {
 
     fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {
         self.write_closed_ports(but_for, LEASE)
+    }
+
+    fn hurry(&self, attachments: usize) -> Option<Expedited> {
+        Self::hurry(self, attachments)
     }
 
     fn attachments(&self) -> Vec<AttachmentReport> {

@@ -151,8 +151,6 @@ pub async fn run(
     let firewall_watch = watch::firewall::Watcher::subscribe();
     // Before anything is carried: a rule that would lose its effect must be known by then.
     let ruleset = Arc::new(firewall::read::read(&Ruleset::default()).await);
-    let mut kernel = Kernel::open(&options.dataplane)?;
-    kernel.attach_host_access();
 
     let (send, news) = mpsc::channel(NEWS_MAX);
     // Dropping the set ends the watchers.
@@ -160,6 +158,9 @@ pub async fn run(
     watchers.spawn(host_watch.run(Arc::clone(&host), send.clone()));
     watchers.spawn(firewall_watch.run(Arc::clone(&ruleset), send.clone()));
     watchers.spawn(Watcher::new(socket.clone(), send, frames(options.dataplane.xdp)).run());
+    // Beside the watchers, which run on threads of their own: hundreds of containers take Docker as long as the kernel takes.
+    let mut kernel = Kernel::open(&options.dataplane)?;
+    kernel.attach_host_access();
 
     let (beside, wanted) = channel::channel(None);
     let (troubled, trouble) = channel::channel(None);

@@ -60,6 +60,11 @@ impl Links {
         Ok(links)
     }
 
+    /// Whether each attachment waits for a grace period of the usual length.
+    pub(super) fn wait_for_grace_periods(&self) -> bool {
+        self.tc == Mechanism::Tcx
+    }
+
     fn wants(&self, mechanism: Mechanism) -> bool {
         match mechanism {
             Mechanism::Tcx | Mechanism::Clsact => mechanism == self.tc,

@@ -16,7 +16,9 @@ use netpath_common::{
 };
 
 use super::{
-    attach, host_access,
+    attach,
+    grace::{self, Expedited},
+    host_access,
     layout::Layout,
     pins::{Pins, PinsError},
 };
@@ -49,12 +51,16 @@ pub fn detach(pin_dir: &Path) -> anyhow::Result<Detached> {
         Ok(connections) => detached.connections = connections,
         Err(error) => failures.push(error.context("flows could not be handed to nf_conntrack")),
     }
-    for pin in layout.link_pins()? {
-        match attach::remove(&pin) {
+    failures.extend(grace::put_back_what_is_left(&layout).err());
+    let pins = layout.link_pins()?;
+    let expedited = Expedited::for_attachments(pins.len(), &layout);
+    for pin in &pins {
+        match attach::remove(pin) {
             Ok(()) => detached.links += 1,
             Err(error) => failures.push(error),
         }
     }
+    drop(expedited);
     match host_access::detach(&layout) {
         Ok(links) => detached.links += links,
         Err(error) => failures.push(error),

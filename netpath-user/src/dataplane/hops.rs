@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use aya::maps::{Array, MapData};
-use netpath_common::abi::{Hop, HopKind};
+use netpath_common::abi::{Hop, HopKind, names::map};
 
-use super::load::HOPS_MAX;
+use super::{layout::Layout, load::HOPS_MAX, pins};
 
 /// The map of hops with its free slots.
 pub(super) struct Hops {
@@ -21,10 +21,14 @@ pub(super) struct Hops {
 
 impl Hops {
     /// Takes the map over; slots in use stay in use. Slot 0 is never given away: it is what zeroed entries point to.
-    pub(super) fn adopt(map: Array<MapData, Hop>) -> anyhow::Result<Self> {
+    pub(super) fn adopt(map: Array<MapData, Hop>, layout: &Layout) -> anyhow::Result<Self> {
         let mut hops = Self { map, free: BTreeSet::new(), untouched: 1 };
-        for index in 1..HOPS_MAX {
-            let hop = hops.get(index)?;
+        let whole = pins::open(layout, map::HOPS)?;
+        // The kernel gives an array in order.
+        pins::walk::<u32, Hop>(&whole, map::HOPS, |index, hop| {
+            if index == 0 {
+                return;
+            }
             if hop.kind != HopKind::Free as u8 {
                 hops.free.extend(hops.untouched..index);
                 hops.untouched = index + 1;
@@ -32,7 +36,7 @@ impl Hops {
                 hops.free.extend(hops.untouched..=index);
                 hops.untouched = index + 1;
             }
-        }
+        })?;
         Ok(hops)
     }
 

@@ -30,6 +30,7 @@ use super::{
     collector::Collected,
     convert,
     detach::now_ns,
+    grace,
     handover::Filter,
     hops::Hops,
     host_access, interface,
@@ -49,7 +50,7 @@ use crate::{
 pub struct Kernel {
     state: State,
     pub(super) ebpf: Ebpf,
-    links: Links,
+    pub(super) links: Links,
     /// Whether another version's programs are attached still, with maps of their own.
     succeeds: bool,
     pins: Pins,
@@ -70,7 +71,7 @@ pub struct Kernel {
     pub(super) sweep: Cursor,
     pub(super) swept: Collected,
     pub(super) timeouts: BTreeMap<PairState, u32>,
-    layout: Layout,
+    pub(super) layout: Layout,
     _lock: Flock<File>,
     host_access: HostAccessStatus,
     #[cfg(feature = "trace")]
@@ -87,6 +88,9 @@ impl Kernel {
         let layout = Layout::new(&options.pin_dir);
         layout.prepare()?;
         let lock = layout.lock()?;
+        if let Err(error) = grace::put_back_what_is_left(&layout) {
+            tracing::warn!(error = %format!("{error:#}"), "the kernel's grace periods stay expedited");
+        }
         // The number 0 is no namespace's: without it the programs of sockets do nothing.
         let netns_cookie = interface::netns_cookie().unwrap_or(0);
         let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
@@ -98,7 +102,7 @@ impl Kernel {
             links,
             succeeds: false,
             pins: Pins::open(&options.pin_dir)?,
-            hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?)?,
+            hops: Hops::adopt(typed(&mut ebpf, map::HOPS)?, &layout)?,
             config: typed(&mut ebpf, map::CONFIG)?,
             closed_ports: typed(&mut ebpf, map::CLOSED_PORTS)?,
             endpoints: typed(&mut ebpf, map::ENDPOINTS)?,

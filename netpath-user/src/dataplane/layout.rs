@@ -3,7 +3,7 @@
 //! `maps/<NAME>_v<SCHEMA>` is a map. `links/<ifindex>_<hook>_<mechanism>` is a link (tcx, XDP) or, for clsact, whose
 //! filters have no link, the attached program: a marker that the filter is there. `links/cgroup_<program>` is a link of a
 //! program of the host's sockets. `programs/<name>_v<SCHEMA>` is a program that the command line runs without a daemon,
-//! `programs/<name>_build<BUILD>_v<SCHEMA>` one that the next start needn't have verified again.
+//! `programs/<name>_build<BUILD>_v<SCHEMA>` one that the next start needn't have verified again. `expedited` is an empty directory.
 
 use std::{
     fs::{self, File},
@@ -96,6 +96,11 @@ impl Layout {
 
     pub(super) fn programs(&self) -> PathBuf {
         self.root.join("programs")
+    }
+
+    /// A directory that stands while grace periods are expedited.
+    pub(super) fn expedited(&self) -> PathBuf {
+        self.root.join("expedited")
     }
 
     pub(super) fn program(&self, name: &str) -> PathBuf {

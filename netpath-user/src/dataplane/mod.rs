@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 pub use self::{
     collector::Collected,
     detach::{Detached, detach},
+    grace::Expedited,
     handover::HandoverFlow,
     kernel::Kernel,
     listener::{ListenError, Listener},
@@ -31,6 +32,7 @@ mod collector;
 mod convert;
 pub mod detach;
 pub mod fake;
+mod grace;
 mod handover;
 mod hops;
 mod host_access;

@@ -11,6 +11,7 @@ use std::{
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::Path,
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -70,6 +71,7 @@ pub(super) fn load(layout: &Layout, ebpf: &mut Ebpf, build: u64) -> anyhow::Resu
         }
         missing.push((name, program, pin));
     }
+    let begun = Instant::now();
     // One thread for each: the kernel verifies as many as there are CPUs.
     thread::scope(|scope| {
         let verifying: Vec<_> =
@@ -80,6 +82,10 @@ pub(super) fn load(layout: &Layout, ebpf: &mut Ebpf, build: u64) -> anyhow::Resu
         }
         anyhow::Ok(())
     })?;
+    if !missing.is_empty() {
+        let took_ms = begun.elapsed().as_millis();
+        tracing::info!(programs = missing.len(), took_ms, "the kernel has verified the programs");
+    }
     if may_adopt {
         for (_, program, pin) in &missing {
             let path = CString::new(pin.as_os_str().as_bytes())?;

@@ -22,6 +22,7 @@ mod one_cpu;
 mod publish;
 mod scale;
 mod sockets;
+mod start;
 mod streams;
 
 /// A measure: one load, which gives one figure or more.
@@ -52,7 +53,7 @@ pub struct Setting {
     pub grows: Option<Grows>,
     /// UDP ports published before the sample, besides the container's own; zero is none.
     pub ports: u32,
-    /// Ports that the sample itself publishes.
+    /// Ports that the sample itself publishes, or, in equal shares, its containers.
     pub publishes: u32,
     /// Flows of the load.
     pub flows: u32,
@@ -142,6 +143,7 @@ pub fn all() -> Vec<Measure> {
         publish::MEASURES,
         memory::MEASURES,
         scale::MEASURES,
+        start::MEASURES,
     ]
     .concat()
 }

@@ -184,7 +184,7 @@ impl Bench {
         }
         let setting = measure.setting;
         let site = self.site(carrier, measure)?;
-        site.crowd(setting.containers)?;
+        site.crowd(setting.containers, setting.publishes)?;
         carrier.publish(site, setting.ports)?;
         self.sample(measure, carrier, patience)
     }

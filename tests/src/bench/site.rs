@@ -121,15 +121,19 @@ impl Site {
         Ok(())
     }
 
-    /// Sees that there are that many containers, besides the two that are always there.
+    /// Sees that there are that many containers, besides the two that are always there; new ones publish so many ports in all.
     ///
     /// # Errors
     /// When Docker can't start one.
-    pub fn crowd(&mut self, count: u32) -> Result<()> {
-        while self.crowd.len() < count as usize {
-            let number = self.crowd.len() + 1;
-            let container = self.lab.docker().idle().start();
-            self.crowd.push(container.with_context(|| format!("start container {number} of {count}"))?);
+    pub fn crowd(&mut self, count: u32, ports: u32) -> Result<()> {
+        let share = ports.checked_div(count).unwrap_or(0);
+        for number in u32::try_from(self.crowd.len())?..count {
+            let first = u32::from(EXTRA_PORT) + number * share;
+            // Against each other, so that no two of them make a range.
+            let ports = (0..share).map(|port| format!("{}:{}/udp", first + port, u32::from(PORT) - port));
+            let request = ports.fold(self.lab.docker().idle(), |request, port| request.publish(&port));
+            let container = request.start().with_context(|| format!("start container {number} of {count}"))?;
+            self.crowd.push(container);
         }
         Ok(())
     }

@@ -67,6 +67,6 @@ fn publish(scene: &mut Scene<'_>) -> Result<Sample> {
     Ok(Sample::new(vec![milliseconds(returned), milliseconds(works)], 1))
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
