@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use netpath_tests::client::TcpClient;
 use netpath_tests::lab::{HOST, LAN, Lab};
 use netpath_tests::netns::Place;
@@ -25,6 +25,11 @@ pub(super) fn address_returns(lab: &mut Lab, options: Options) -> Result<()> {
     // Its flow ends with the address, as the kernel's masquerade has it, and is taken up again where it was.
     let mut out = TcpClient::connect(&*container.place()?, target)?;
     out.echo("before")?;
+    // The host's own connection has the container's port, so it leaves with another.
+    let holder = TcpClient::connect(&*container.place()?, target)?;
+    let mut own = TcpClient::connect_from(lab.host(), holder.local().port(), target)?;
+    let seen = own.who()?;
+    ensure!(seen != own.local(), "the host's connection leaves as {seen}");
     // The second address hangs on the first.
     let addresses = lab.host().run(&["ip", "-4", "-oneline", "address", "show", "dev", "eth0"])?;
     let add = |line: &str| Some(format!("ip address add {} dev eth0", line.split_whitespace().nth(3)?));
@@ -34,6 +39,7 @@ pub(super) fn address_returns(lab: &mut Lab, options: Options) -> Result<()> {
     addresses.iter().try_for_each(|words| on_host(lab, words))?;
     on_host(lab, &format!("ip route replace default via {LAN}"))?;
     expect_alive(&mut running)?;
+    own.echo("after").context("from the host itself, after the address's return")?;
     out.echo("after").context("from the container, after the address's return")?;
     connect_from(lab.lan(), SocketAddrV4::new(HOST, 8074))?.echo("new")?;
     TcpClient::connect(&*container.place()?, target)?.echo("new, to the neighbour")
