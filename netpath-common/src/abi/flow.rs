@@ -147,14 +147,15 @@ impl FlowKind {
 }
 
 impl Flow {
-    /// Whether what a container or the host sends leaves with this address of the host's, which netpath has written. Asked of
-    /// the direction that opened the flow, with its key.
+    /// Whether what a container sends leaves with this address of the host's, which netpath has chosen. Asked of the direction
+    /// that opened the flow, with its key. The host's own packets have the address that the host has chosen itself: without it
+    /// they aren't sent, and connections wait for it to return.
     #[must_use]
     pub fn leaves_with(&self, key: &FlowKey, address: Address) -> bool {
         match self.kind() {
-            FlowKind::Masquerade | FlowKind::Host => self.source == address,
+            FlowKind::Masquerade => self.source == address,
             FlowKind::Cone => key.destination == address,
-            FlowKind::Published | FlowKind::Hairpin | FlowKind::Routed | FlowKind::Loopback => false,
+            FlowKind::Published | FlowKind::Hairpin | FlowKind::Host | FlowKind::Routed | FlowKind::Loopback => false,
         }
     }
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     bypass::{self, Bypass},
     closed_ports::ClosedPorts,
+    departed::Departed,
     engine::Engine,
     failures::Failures,
     handover,
@@ -70,6 +71,7 @@ pub(super) struct Core<E> {
     pub(super) has_more: bool,
     /// Veths of new endpoints, and their bridges, whose carrier the kernel hasn't acted on yet.
     waking: BTreeSet<(IfIndex, IfIndex)>,
+    departed: Departed,
     pub(super) closed_ports: ClosedPorts,
     /// What is to be said of the host's own way to macvlan containers.
     pub(super) macvlan: MacvlanStatus,
@@ -124,6 +126,7 @@ impl<E: Engine> Core<E> {
             bypass: Bypass::default(),
             has_more: false,
             waking: BTreeSet::new(),
+            departed: Departed::default(),
             closed_ports: ClosedPorts::default(),
             macvlan: MacvlanStatus::default(),
             forced_mode,
@@ -201,6 +204,9 @@ impl<E: Engine> Core<E> {
         }
         drop(quick);
         self.wake_links();
+        for address in self.departed.take(&self.host, self.engine.actual()) {
+            self.engine.end_connections(address);
+        }
         self.end_denied(&mut failed);
         if self.docker.model.is_some() && !self.engine.opens_flows() && !is_unguarded(&failed) {
             self.open_flows(&mut failed);
@@ -262,6 +268,7 @@ impl<E: Engine> Core<E> {
             other => other,
         };
         let before = Before::of(&change, self.engine.actual());
+        self.departed.learn(&change, self.engine.actual());
         match self.engine.apply(&change) {
             Ok(()) => {
                 self.journal.write(&change, &before);

@@ -30,6 +30,7 @@ enum Step {
     HandOver(usize),
     Open,
     EndDenied,
+    EndConnections(Ipv4Addr),
     DropClosedPorts(bool),
 }
 
@@ -87,6 +88,10 @@ impl Engine for Scripted {
     fn end_denied(&mut self) -> anyhow::Result<u64> {
         self.steps.borrow_mut().push(Step::EndDenied);
         Ok(3)
+    }
+
+    fn end_connections(&mut self, address: Ipv4Addr) {
+        self.steps.borrow_mut().push(Step::EndConnections(address));
     }
 
     fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! What the daemon needs of the dataplane beyond applying changes; a seam for tests without a kernel.
 
+use std::net::Ipv4Addr;
+
 use netpath_common::abi::Rate;
 use nix::net::if_::if_indextoname;
 
@@ -24,6 +26,8 @@ pub(super) trait Engine: Dataplane {
     fn begin_opening_flows(&mut self) -> anyhow::Result<()>;
     /// Ends the flows that the policy in force denies, and gives how many there were.
     fn end_denied(&mut self) -> anyhow::Result<u64>;
+    /// Ends the host's own connections to an address that is nobody's any more.
+    fn end_connections(&mut self, address: Ipv4Addr);
     /// For some seconds from now, datagrams to closed ports are dropped, but for so many: of one sender, and of all on a CPU.
     /// `None`: from here on all of them are the kernel's.
     fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()>;
@@ -56,6 +60,10 @@ impl Engine for Kernel {
 
     fn end_denied(&mut self) -> anyhow::Result<u64> {
         Self::end_denied(self)
+    }
+
+    fn end_connections(&mut self, address: Ipv4Addr) {
+        Self::end_connections(self, address);
     }
 
     fn drop_closed_ports(&mut self, but_for: Option<(Rate, Rate)>) -> anyhow::Result<()> {

@@ -56,6 +56,7 @@ use crate::{
 pub(crate) mod bypass;
 mod closed_ports;
 mod core;
+mod departed;
 mod engine;
 mod failures;
 mod fill;

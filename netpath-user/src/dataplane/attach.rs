@@ -42,7 +42,7 @@ pub(super) struct Links {
     xdp: XdpChoice,
     tc: Mechanism,
     pins: Vec<LinkPin>,
-    /// Pins of mechanisms that an earlier start wanted; what is attached there stays until [`Self::adopt`].
+    /// Pins of mechanisms that an earlier start wanted, and those that lead nowhere; they stay until [`Self::adopt`].
     unwanted: Vec<LinkPin>,
 }
 
@@ -75,17 +75,34 @@ impl Links {
 
     /// Puts this object's programs into every link that is pinned, and removes pins of interfaces that are gone and of
     /// mechanisms that aren't wanted. The programs must be loaded.
+    ///
+    /// # Errors
+    ///
+    /// The last one, when pins can't be removed. They are known still, as are all others, so that it can be tried again.
     pub(super) fn adopt(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
         for pin in std::mem::take(&mut self.pins) {
             match swap(ebpf, &pin) {
                 Ok(()) => self.pins.push(pin),
                 Err(error) => {
                     tracing::debug!(pin = %pin.path.display(), %error, "a pinned link leads nowhere; removing it");
-                    remove(&pin)?;
+                    self.unwanted.push(pin);
                 }
             }
         }
-        self.unwanted.drain(..).try_for_each(|pin| remove(&pin))
+        self.remove_unwanted()
+    }
+
+    /// Goes on behind a pin that can't be removed.
+    fn remove_unwanted(&mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        self.unwanted.retain(|pin| match remove(pin) {
+            Ok(()) => false,
+            Err(error) => {
+                outcome = Err(error);
+                true
+            }
+        });
+        outcome
     }
 
     /// Where programs are attached.
@@ -303,4 +320,30 @@ fn chain(error: &ProgramError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_cant_be_removed_is_tried_again_and_those_behind_it_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let pin = |ifindex| LinkPin {
+            attachment: Attachment { ifindex, hook: Hook::Uplink },
+            mechanism: Mechanism::Tcx,
+            path: directory.path().join(ifindex.to_string()),
+        };
+        let unwanted = vec![pin(1), pin(2), pin(3)];
+        fs::create_dir(&unwanted[0].path).unwrap();
+        fs::write(&unwanted[1].path, "").unwrap();
+        let layout = Layout::new(directory.path());
+        let mut links = Links { layout, xdp: XdpChoice::Off, tc: Mechanism::Tcx, pins: Vec::new(), unwanted };
+        assert!(links.remove_unwanted().is_err());
+        assert!(!directory.path().join("2").exists());
+        assert_eq!(links.unwanted.iter().map(|pin| pin.attachment.ifindex).collect::<Vec<_>>(), [1]);
+        fs::remove_dir(&links.unwanted[0].path).unwrap();
+        links.remove_unwanted().unwrap();
+        assert!(links.unwanted.is_empty());
+    }
 }

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     ffi::CString,
     fs::{self, File},
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::Path,
 };
@@ -28,7 +28,7 @@ use netpath_common::{
     wire::protocol,
 };
 
-use super::{attach, bpf, cgroup, interface, layout::Layout, socket_diag};
+use super::{attach, bpf, cgroup, interface, layout::Layout, pins, socket_diag};
 use crate::desired::{
     model::{Change, Protocol, State},
     ports::{PortBlock, PublishedTarget},
@@ -95,20 +95,48 @@ pub(super) fn end_sockets(layout: &Layout, left: &BTreeSet<SocketAddrV4>) {
     if left.is_empty() {
         return;
     }
-    let ended = MapData::from_pin(layout.map(map::ASKED)).map_err(anyhow::Error::from).and_then(|data| {
-        let asked = HashMap::<_, AskedKey, Asked>::try_from(Map::LruHashMap(data))?;
-        left.iter().try_fold(0, |ended, target| {
-            let (address, port) = (target.ip().octets(), target.port().to_be_bytes());
-            let was_led = |cookie| asked.get(&from_socket::key(cookie, address, port, protocol::UDP), 0).is_ok();
-            Ok(ended + socket_diag::end(*target.ip(), target.port(), was_led)?)
-        })
+    let ended = open_asked(layout).and_then(|asked| end_led(asked, Protocol::Udp, left));
+    tell(ended, Protocol::Udp);
+}
+
+/// Ends the TCP connections that were led to a container's address which is nobody's any more: nothing would answer what they
+/// send, and who only waits would wait for ever.
+pub(super) fn end_connections(layout: &Layout, address: Ipv4Addr) {
+    let ended = open_asked(layout).and_then(|asked| {
+        let mut targets = BTreeSet::new();
+        pins::walk::<AskedKey, Asked>(&asked, map::ASKED, |key, _| {
+            if key.address == address.octets() && key.protocol == protocol::TCP {
+                targets.insert(SocketAddrV4::new(address, u16::from_be_bytes(key.port)));
+            }
+        })?;
+        end_led(asked, Protocol::Tcp, &targets)
     });
+    tell(ended, Protocol::Tcp);
+}
+
+fn open_asked(layout: &Layout) -> anyhow::Result<MapData> {
+    MapData::from_pin(layout.map(map::ASKED)).context("can't open the map of what sockets asked for")
+}
+
+/// Ends the sockets that are connected to a target and were led there, and gives how many there were.
+fn end_led(asked: MapData, protocol: Protocol, targets: &BTreeSet<SocketAddrV4>) -> anyhow::Result<usize> {
+    let asked = HashMap::<_, AskedKey, Asked>::try_from(Map::LruHashMap(asked))?;
+    targets.iter().try_fold(0, |ended, target| {
+        let (address, port) = (target.ip().octets(), target.port().to_be_bytes());
+        let was_led = |cookie| asked.get(&from_socket::key(cookie, address, port, protocol.number()), 0).is_ok();
+        Ok(ended + socket_diag::end(protocol, *target, was_led)?)
+    })
+}
+
+fn tell(ended: anyhow::Result<usize>, protocol: Protocol) {
     match ended {
         Ok(0) => {}
-        Ok(sockets) => tracing::debug!(sockets, "ended connected UDP sockets of the host whose container is gone"),
+        Ok(sockets) => {
+            tracing::debug!(sockets, %protocol, "ended connected sockets of the host whose container is gone");
+        }
         Err(error) => {
             let error = format!("{error:#}");
-            tracing::warn!(error, "UDP sockets of the host may go on sending to a container that is gone");
+            tracing::warn!(error, %protocol, "sockets of the host may go on sending to a container that is gone");
         }
     }
 }

@@ -223,6 +223,11 @@ impl Kernel {
         remover::run(program, &found).context("the program that removes flows failed")
     }
 
+    /// Ends the host's own connections that were led to a container's address which is nobody's any more.
+    pub fn end_connections(&self, address: Ipv4Addr) {
+        host_access::end_connections(&self.layout, address);
+    }
+
     /// What is attached, and how.
     #[must_use]
     pub fn attachments(&self) -> Vec<AttachmentReport> {

@@ -1,14 +1,19 @@
-//! Ends UDP sockets of the host whose published port has moved to another container, or is gone.
+//! Ends sockets of the host whose published port has moved to another container, or is gone.
 //!
-//! A connected socket is led to the container once, when it connects; the kernel asks no program again when it sends. Its
-//! datagrams would go on to an address that is nobody's, in silence, or somebody else's. So it is told: `SOCK_DESTROY` of the
-//! kernel's socket diagnosis (net/ipv4/udp_diag.c) gives it `ECONNABORTED`, and what connects anew finds the next container.
+//! A connected socket is led to the container once, when it connects; the kernel asks no program again when it sends. What it
+//! sends would go on to an address that is nobody's, in silence, or somebody else's. So it is told: `SOCK_DESTROY` of the
+//! kernel's socket diagnosis (net/ipv4/{udp,tcp}_diag.c) gives it `ECONNABORTED`, and what connects anew finds the next container.
 //!
 //! Linux's interface in bytes; which sockets are meant the caller says, by the number that the kernel gives each.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+use crate::desired::model::Protocol;
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` (include/uapi/linux/sock_diag.h).
 const LIST: u16 = 20;
@@ -54,23 +59,34 @@ impl Identity {
     }
 }
 
-/// Ends the UDP sockets of this network namespace that are connected to an address and port and that `is_meant` says by their
+/// The states of sockets that wait for their peer, a bit for each number (include/net/tcp_states.h): of TCP ESTABLISHED,
+/// SYN_SENT, FIN_WAIT1 and FIN_WAIT2. In CLOSE_WAIT the peer has said all, and what is still to be read must be followed by the
+/// end that it meant.
+const fn waiting(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
+        Protocol::Udp | Protocol::Sctp => u32::MAX,
+    }
+}
+
+/// Ends the sockets of this network namespace that are connected to an address and port and that `is_meant` says by their
 /// number. Gives how many there were.
 ///
 /// # Errors
 ///
 /// When the kernel has no such interface, or refuses.
-pub(super) fn end(address: Ipv4Addr, port: u16, is_meant: impl Fn(u64) -> bool) -> io::Result<usize> {
+pub(super) fn end(protocol: Protocol, target: SocketAddrV4, is_meant: impl Fn(u64) -> bool) -> io::Result<usize> {
+    let (address, port) = (*target.ip(), target.port());
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut ended = 0;
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         let wanted = Identity::with_peer_port(port);
-        let found = exchange(&socket, &request(LIST, DUMP, family, &wanted))?;
+        let found = exchange(&socket, &request((LIST, DUMP), protocol, family, &wanted))?;
         for identity in found.into_iter().filter(|found| found.peer(family) == address && found.peer_port() == port) {
             if is_meant(identity.cookie()) {
-                exchange(&socket, &request(DESTROY, ACKNOWLEDGED, family, &identity))?;
+                exchange(&socket, &request((DESTROY, ACKNOWLEDGED), protocol, family, &identity))?;
                 ended += 1;
             }
         }
@@ -78,16 +94,15 @@ pub(super) fn end(address: Ipv4Addr, port: u16, is_meant: impl Fn(u64) -> bool) 
     Ok(ended)
 }
 
-fn request(kind: u16, flags: u16, family: u8, identity: &Identity) -> Vec<u8> {
+fn request((kind, flags): (u16, u16), protocol: Protocol, family: u8, identity: &Identity) -> Vec<u8> {
     const LEN: u32 = (HEADER_LEN + REQUEST_HEAD_LEN + 48) as u32;
-    const ALL_STATES: u32 = u32::MAX;
     let mut bytes = Vec::with_capacity(LEN as usize);
     bytes.extend(LEN.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
-    bytes.extend([family, libc::IPPROTO_UDP as u8, 0, 0]);
-    bytes.extend(ALL_STATES.to_ne_bytes());
+    bytes.extend([family, protocol.number(), 0, 0]);
+    bytes.extend(waiting(protocol).to_ne_bytes());
     bytes.extend(identity.0);
     bytes
 }
@@ -128,7 +143,12 @@ fn read(mut rest: &[u8], found: &mut Vec<Identity>) -> io::Result<Option<i32>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, collections::BTreeSet, net::UdpSocket};
+    use std::{
+        cell::RefCell,
+        collections::BTreeSet,
+        io::Read as _,
+        net::{TcpListener, TcpStream, UdpSocket},
+    };
 
     use super::*;
 
@@ -143,7 +163,7 @@ mod tests {
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         other.connect(clients[0].local_addr().unwrap()).unwrap();
         let asked = RefCell::new(BTreeSet::new());
-        let ended = end(Ipv4Addr::LOCALHOST, target.port(), |cookie| {
+        let ended = end(Protocol::Udp, SocketAddrV4::new(Ipv4Addr::LOCALHOST, target.port()), |cookie| {
             asked.borrow_mut().insert(cookie);
             false
         });
@@ -152,8 +172,28 @@ mod tests {
     }
 
     #[test]
+    fn of_tcp_only_who_waits_for_the_peer_is_asked_about() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = SocketAddrV4::new(Ipv4Addr::LOCALHOST, server.local_addr().unwrap().port());
+        let asked = || {
+            let asked = RefCell::new(BTreeSet::new());
+            let is_meant = |cookie| {
+                asked.borrow_mut().insert(cookie);
+                false
+            };
+            assert_eq!(end(Protocol::Tcp, target, is_meant).unwrap(), 0);
+            asked.into_inner().len()
+        };
+        let mut client = TcpStream::connect(target).unwrap();
+        assert_eq!(asked(), 1);
+        drop(server.accept().unwrap());
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        assert_eq!(asked(), 0);
+    }
+
+    #[test]
     fn an_error_of_the_kernel_ends_the_answers_and_half_a_message_is_one() {
-        let mut error = request(ERROR, 0, 0, &Identity([0; 48]));
+        let mut error = request((ERROR, 0), Protocol::Udp, 0, &Identity([0; 48]));
         error[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&(-libc::EPERM).to_ne_bytes());
         let mut found = Vec::new();
         assert_eq!(read(&error, &mut found).unwrap(), Some(libc::EPERM));

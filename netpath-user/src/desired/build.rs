@@ -93,8 +93,11 @@ pub fn build(docker: &DockerModel, host: &HostModel, mode: Mode, wishes: &Wishes
         Wanted { numbers: numbers::assign(&bridge_indexes, &numbers::in_use(actual)), ..Wanted::default() };
     wanted.state.mode = mode;
     add_policy(&mut wanted, docker, &bridges, wishes, actual);
+    let mut beside = uplinks::stay(docker, host, attached(actual, Hook::Uplink));
     // In takeover the kernel carries what goes by other interfaces, with Docker's rules.
-    let beside = if mode == Mode::Sole { uplinks::beside(docker, host) } else { BTreeSet::new() };
+    if mode == Mode::Sole {
+        beside.extend(uplinks::beside(docker, host));
+    }
     add_uplinks(&mut wanted, host, &bridge_indexes, wishes, actual, &beside);
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
@@ -132,11 +135,8 @@ pub fn build_without_docker(host: &HostModel, wishes: &Wishes, actual: &State) -
     let bridges = actual.endpoints.values().map(|endpoint| endpoint.bridge_ifindex);
     let bridges = bridges.chain(actual.attachments.iter().filter(|at| at.hook == Hook::Bridge).map(|at| at.ifindex));
     // Which bridges are Docker's it hasn't said yet: what is beside the default routes stays as it was.
-    let bridges: BTreeSet<IfIndex> = bridges.collect();
-    let exists = |ifindex: &IfIndex| host.links.contains_key(ifindex) && !bridges.contains(ifindex);
-    let beside =
-        if actual.mode == Mode::Sole { attached_uplinks(actual).filter(exists).collect() } else { BTreeSet::new() };
-    add_uplinks(&mut wanted, host, &bridges, wishes, actual, &beside);
+    let beside = uplinks::stay(&DockerModel::default(), host, attached(actual, Hook::Uplink));
+    add_uplinks(&mut wanted, host, &bridges.collect(), wishes, actual, &beside);
     add_host_addresses(&mut wanted.state, host);
     add_loopback(&mut wanted.state, host);
     wanted
@@ -177,13 +177,15 @@ fn bridges<'a>(docker: &'a DockerModel, host: &HostModel) -> BTreeMap<&'a str, I
         .collect()
 }
 
-fn attached_uplinks(actual: &State) -> impl Iterator<Item = IfIndex> {
-    let uplinks = actual.attachments.iter().filter(|attachment| attachment.hook == Hook::Uplink);
-    uplinks.map(|attachment| attachment.ifindex)
+/// Where a program is attached.
+fn attached(actual: &State, hook: Hook) -> impl Iterator<Item = IfIndex> {
+    let attachments = actual.attachments.iter().filter(move |attachment| attachment.hook == hook);
+    attachments.map(|attachment| attachment.ifindex)
 }
 
 /// Uplinks and their programs. XDP is for where the world is, or what is named; what is an uplink only because nobody else
-/// would translate for it may be a bridge of virtual machines as well, for which no driver has it.
+/// would translate for it may be a bridge of virtual machines as well, for which no driver has it. Where it is it stays with the
+/// uplink: a driver may set its queues up anew when it comes or goes, and lose packets meanwhile.
 fn add_uplinks(
     wanted: &mut Wanted,
     host: &HostModel,
@@ -192,8 +194,8 @@ fn add_uplinks(
     actual: &State,
     beside: &BTreeSet<IfIndex>,
 ) {
-    let present = attached_uplinks(actual).collect();
-    let mut chosen = uplinks::choose(&wishes.uplinks, host, bridges, &present, beside);
+    let mut chosen = uplinks::choose(&wishes.uplinks, host, bridges, beside);
+    let has_xdp: BTreeSet<IfIndex> = attached(actual, Hook::XdpUplink).collect();
     if wanted.state.mode == Mode::Takeover {
         chosen.leave_to_rules(host);
     }
@@ -205,7 +207,8 @@ fn add_uplinks(
         }
         wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Uplink });
         wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::Egress });
-        if wishes.xdp == Xdp::Attach && !chosen.beside.contains(&ifindex) {
+        let takes_xdp = !chosen.beside.contains(&ifindex) || has_xdp.contains(&ifindex);
+        if wishes.xdp == Xdp::Attach && takes_xdp {
             wanted.state.attachments.insert(Attachment { ifindex, hook: Hook::XdpUplink });
         }
     }

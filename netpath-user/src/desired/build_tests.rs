@@ -103,7 +103,8 @@ fn without_xdp_the_uplink_gets_only_its_tc_program() {
 fn an_uplink_without_an_address_is_attached_but_masquerades_nothing() {
     let mut case = case();
     case.host.addresses.retain(|address| address.ifindex != ETH0);
-    assert_eq!((case.build().state.uplinks.len(), case.hooks(Hook::Uplink)), (0, vec![ETH0]));
+    let uplinks = case.build().state.uplinks;
+    assert_eq!((uplinks[&ETH0].addresses.len(), case.hooks(Hook::Uplink)), (0, vec![ETH0]));
 }
 
 #[test]
@@ -164,6 +165,40 @@ fn an_uplink_stays_while_there_is_no_default_route() {
     case.actual = case.build().state;
     case.host.default_routes.clear();
     assert_eq!(case.build().state, case.actual);
+}
+
+#[test]
+fn an_uplink_stays_one_when_its_address_or_the_default_route_goes_elsewhere() {
+    let mut case = case();
+    case.actual = case.build().state;
+    case.host.links.insert(20, link("eth1", 9, None));
+    case.host.default_routes = vec![20];
+    case.host.addresses.retain(|address| address.ifindex != ETH0);
+    let hooks = [Hook::Uplink, Hook::Egress, Hook::XdpUplink];
+    assert_eq!(hooks.map(|hook| case.hooks(hook)), [[ETH0, 20], [ETH0, 20], [ETH0, 20]]);
+    assert!(case.build().state.uplinks[&ETH0].addresses.is_empty());
+    let meanwhile = build_without_docker(&case.host, &case.wishes, &case.actual).state;
+    assert_eq!(meanwhile.uplinks.keys().copied().collect::<Vec<_>>(), [ETH0, 20]);
+    case.host.links.get_mut(&ETH0).unwrap().controller = Some(20);
+    assert_eq!(case.hooks(Hook::Uplink), [20], "the bridge has its packets, and the addresses");
+    case.host.links.remove(&ETH0);
+    assert_eq!(case.hooks(Hook::Uplink), [20]);
+}
+
+#[test]
+fn a_bridge_that_becomes_dockers_is_no_uplink_any_more() {
+    let mut case = case();
+    case.host.links.insert(20, link("br0", 9, None));
+    case.host.default_routes = vec![ETH0, 20];
+    case.actual = case.build().state;
+    assert_eq!(case.hooks(Hook::Uplink), [ETH0, 20]);
+    case.host.default_routes = vec![ETH0];
+    for driver in ["bridge", "overlay"] {
+        case.docker
+            .networks
+            .insert("of-br0".to_owned(), Network { driver: driver.to_owned(), ..network("of-br0", "br0") });
+        assert_eq!(case.hooks(Hook::Uplink), [ETH0], "{driver}");
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub struct Admission {
 /// An uplink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
-    /// Addresses and prefix lengths, primary ones in the kernel's order; not empty.
+    /// Addresses and prefix lengths, primary ones in the kernel's order; none while the interface has none.
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// The largest IPv4 packet that the uplink takes.
     pub mtu: u32,

@@ -17,7 +17,7 @@ const LOOPBACK: IfIndex = 1;
 pub enum UplinkChoice {
     /// These interfaces.
     Named(Vec<String>),
-    /// The output interfaces of the default routes, and in sole mode those of [`beside`].
+    /// The output interfaces of the default routes, those of [`stay`], and in sole mode those of [`beside`].
     DefaultRoutes,
 }
 
@@ -34,18 +34,27 @@ pub struct Chosen {
     pub missing: Vec<(String, String)>,
 }
 
-/// The Ethernet interfaces by which the host reaches others without a default route: a second network's, or the one that had
-/// the default route until a moment ago. In sole mode nobody but netpath translates for what goes there or comes from there, as
-/// Docker's rules do for every interface; so these are uplinks too.
+/// The Ethernet interfaces by which the host reaches others without a default route: a second network's. In sole mode nobody but
+/// netpath translates for what goes there or comes from there, as Docker's rules do for every interface; so these are uplinks too.
 #[must_use]
 pub fn beside(docker: &DockerModel, host: &HostModel) -> BTreeSet<IfIndex> {
-    let of_docker = |name: &str| docker.networks.values().any(|network| network.bridge == name);
-    let leads_out = |ifindex: IfIndex| {
-        let link = host.links.get(&ifindex);
-        link.is_some_and(|link| link.mac.is_some() && link.controller.is_none() && !of_docker(&link.name))
-    };
     let addressed = host.addresses.iter().filter(|address| address.masquerades).map(|address| address.ifindex);
-    addressed.filter(|ifindex| *ifindex != LOOPBACK && leads_out(*ifindex)).collect()
+    addressed.filter(|ifindex| *ifindex != LOOPBACK && leads_out(*ifindex, docker, host)).collect()
+}
+
+/// Those of the uplinks so far that stay ones, whatever becomes of their routes and addresses: these may be back in a moment, as
+/// when DHCP renews a lease or an interface is set up anew, and may have moved to another interface while connections go on by this
+/// one. Docker's rules know no interface either of the connections that they carry.
+#[must_use]
+pub fn stay(docker: &DockerModel, host: &HostModel, present: impl Iterator<Item = IfIndex>) -> BTreeSet<IfIndex> {
+    present.filter(|ifindex| leads_out(*ifindex, docker, host)).collect()
+}
+
+/// Whether it is an Ethernet interface of the host's own, and no port of another one, which has its packets then.
+fn leads_out(ifindex: IfIndex, docker: &DockerModel, host: &HostModel) -> bool {
+    let of_docker = |name: &str| docker.networks.values().any(|network| network.bridge == name);
+    let link = host.links.get(&ifindex);
+    link.is_some_and(|link| link.mac.is_some() && link.controller.is_none() && !of_docker(&link.name))
 }
 
 /// The interfaces with an address that aren't Ethernet (WireGuard, PPP, tun), and so can't be uplinks.
@@ -95,15 +104,13 @@ pub fn meant(choice: &UplinkChoice, host: &HostModel) -> BTreeSet<IfIndex> {
     }
 }
 
-/// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `present` are the uplinks so far,
-/// kept while there is no default route at all (a DHCP renewal, say), as connections would be; `beside` are those that
-/// are uplinks without a default route, if nobody has named any.
+/// Chooses the uplinks. `bridges` are the managed networks' and are never uplinks; `beside` are those that are uplinks
+/// without a default route, if nobody has named any.
 #[must_use]
 pub fn choose(
     choice: &UplinkChoice,
     host: &HostModel,
     bridges: &BTreeSet<IfIndex>,
-    present: &BTreeSet<IfIndex>,
     beside: &BTreeSet<IfIndex>,
 ) -> Chosen {
     let mut chosen = Chosen::default();
@@ -121,12 +128,9 @@ pub fn choose(
             for ifindex in host.default_routes.iter().filter(|ifindex| !bridges.contains(ifindex)) {
                 chosen.add(*ifindex, host, bridges);
             }
-            if chosen.interfaces.is_empty() {
-                chosen.interfaces =
-                    present.iter().filter(|ifindex| host.links.contains_key(ifindex)).copied().collect();
-            }
             chosen.beside = beside.difference(&chosen.interfaces).copied().collect();
-            chosen.interfaces.extend(beside);
+            chosen.beside.retain(|ifindex| !bridges.contains(ifindex));
+            chosen.interfaces.extend(&chosen.beside);
             if chosen.interfaces.is_empty() {
                 chosen.miss(
                     "uplink",
@@ -166,13 +170,14 @@ impl Chosen {
     }
 }
 
-/// What the dataplane needs to know of an uplink; none while it has no address to masquerade with.
+/// What the dataplane needs to know of an uplink. Without an address it masquerades nothing, but flows that go by it live on:
+/// those of published ports leave with the address that the client has asked, whoever has it now.
 #[must_use]
 pub fn uplink(ifindex: IfIndex, host: &HostModel) -> Option<Uplink> {
     let addresses = host.masquerade_addresses(ifindex);
     let link = host.links.get(&ifindex)?;
     let gateway = host.gateways.get(&ifindex).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
-    (!addresses.is_empty()).then_some(Uplink { addresses, mtu: link.mtu, gateway })
+    Some(Uplink { addresses, mtu: link.mtu, gateway })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::reach::PUBLISH_DEADLINE;
 
+mod disconnected;
 mod lifetime;
 mod loopback;
 
@@ -41,6 +42,11 @@ pub(crate) const CASES: &[Case] = &[
         .sole()
         .netpath(),
     Case::new("a connected UDP socket of the host reaches the next container or is told", replaced).netpath(),
+    Case::new(
+        "a connection of the host's ends when the container leaves the network that publishes the port",
+        disconnected::reset,
+    )
+    .every_engine(),
     Case::new("a port published on 127.0.0.1 is the host's own, whatever route_localnet says", loopback::loopback_only)
         .netpath(),
     Case::new("a port published on one address doesn't answer the host on another", one_address).netpath(),
