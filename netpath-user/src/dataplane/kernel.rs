@@ -3,9 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::{Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -16,7 +14,6 @@ use aya::{
 use netpath_common::{
     abi::{
         self, Address, Admitted, AdmittedKey, ClosedPorts, Config, Direction, Flow, FlowKey, Ipv6Address, Mode,
-        RESERVED_PORT_WORDS, Rate,
         names::{map, program},
     },
     conntrack::PairState,
@@ -28,9 +25,7 @@ use super::{
     attach::{self, Links},
     bpf::{self, Cursor},
     collector::Collected,
-    convert,
-    detach::now_ns,
-    grace,
+    convert, grace,
     handover::Filter,
     hops::Hops,
     host_access, interface,
@@ -43,20 +38,19 @@ use crate::{
         ports::{PortBlock, PublishedTarget},
     },
     report::HostAccessStatus,
-    settings::PortRange,
 };
 
 /// Maps, programs and links in the kernel.
 pub struct Kernel {
-    state: State,
+    pub(super) state: State,
     pub(super) ebpf: Ebpf,
     pub(super) links: Links,
     /// Whether another version's programs are attached still, with maps of their own.
-    succeeds: bool,
-    pins: Pins,
+    pub(super) succeeds: bool,
+    pub(super) pins: Pins,
     pub(super) hops: Hops,
-    config: Array<MapData, Config>,
-    closed_ports: Array<MapData, ClosedPorts>,
+    pub(super) config: Array<MapData, Config>,
+    pub(super) closed_ports: Array<MapData, ClosedPorts>,
     endpoints: HashMap<MapData, Address, abi::Endpoint>,
     admitted: HashMap<MapData, AdmittedKey, Admitted>,
     uplinks: HashMap<MapData, u32, abi::Uplink>,
@@ -73,7 +67,7 @@ pub struct Kernel {
     pub(super) timeouts: BTreeMap<PairState, u32>,
     pub(super) layout: Layout,
     _lock: Flock<File>,
-    host_access: HostAccessStatus,
+    pub(super) host_access: HostAccessStatus,
     #[cfg(feature = "trace")]
     pub(super) packet_log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
@@ -127,78 +121,13 @@ impl Kernel {
             ebpf,
         };
         kernel.configure(options)?;
-        // Once flows were opened, the maps have been filled: only the last steps of an earlier start are missing.
-        if kernel.layout.has_other_schemas()? && kernel.is_fresh() {
-            kernel.succeeds = true;
-            tracing::warn!(
-                "another version of netpath has left its programs; they go on carrying packets until Docker has said what there is"
-            );
-        } else {
-            kernel.put_programs()?;
-        }
+        kernel.succeed()?;
         kernel.state = kernel.read_state()?;
         host_access::let_answers_in(kernel.state.mode);
         // Here, and not when the last such network goes: until then its flows keep their ports.
         let has_cones = kernel.state.endpoints.values().any(|endpoint| endpoint.full_cone);
         kernel.write_cone_timeout(has_cones)?;
         Ok(kernel)
-    }
-
-    /// Puts this version's programs into every link, and removes what no program uses then.
-    fn put_programs(&mut self) -> anyhow::Result<()> {
-        self.links.adopt(&mut self.ebpf)?;
-        let left = self.layout.remove_other_schemas()?;
-        if left > 0 {
-            tracing::warn!(pins = left, "removed what another version of netpath had left; its flows begin anew");
-        }
-        Ok(())
-    }
-
-    /// Whether netpath doesn't open flows yet: nothing of this version was pinned before, a detach was broken off, or another
-    /// version's programs couldn't all be replaced.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.succeeds || self.pins.config().map_or(true, |config| config.opens_flows == 0)
-    }
-
-    /// Leads the host's own sockets to published ports from here on, or adopts what is attached. That it can't be had is
-    /// in [`Self::host_access`] and in the log; everything else works without it.
-    ///
-    /// After another version it waits for [`Self::begin_opening_flows`], like all programs.
-    pub fn attach_host_access(&mut self) {
-        if self.succeeds {
-            return;
-        }
-        let error = host_access::attach(&self.layout, &mut self.ebpf).err().map(|error| format!("{error:#}"));
-        if let Some(error) = &error {
-            tracing::warn!(error, "the host's own connections to published ports stay with the kernel");
-        }
-        self.host_access = HostAccessStatus { attached: error.is_none(), error };
-    }
-
-    /// Whether the host's own sockets are led to published ports, and if not, why.
-    #[must_use]
-    pub const fn host_access(&self) -> &HostAccessStatus {
-        &self.host_access
-    }
-
-    /// From here on netpath opens flows. Another version's programs, which have carried everything until now, make way.
-    ///
-    /// # Errors
-    ///
-    /// When the configuration can't be written, or what another version has left can't be replaced.
-    pub fn begin_opening_flows(&mut self) -> anyhow::Result<()> {
-        let config = self.pins.config()?;
-        self.write_config(Config { opens_flows: 1, ..config })?;
-        if self.succeeds {
-            let put = self.put_programs();
-            self.succeeds = put.is_err();
-            // The host's sockets lead to flows that the programs at the interfaces must know.
-            self.attach_host_access();
-            self.state.attachments = self.links.attachments().collect();
-            put?;
-        }
-        Ok(())
     }
 
     /// Ends the flows that the policy in force denies, and gives how many there were.
@@ -238,70 +167,6 @@ impl Kernel {
     #[must_use]
     pub const fn pins(&self) -> &Pins {
         &self.pins
-    }
-
-    fn configure(&mut self, options: &Options) -> anyhow::Result<()> {
-        let old = self.pins.config()?;
-        self.write_timeouts(options)?;
-        self.write_reserved_ports(options)?;
-        let PortRange { first: port_first, last: port_last } = options.port_range;
-        let inbound_refresh = u8::from(options.timeouts.inbound_refresh);
-        let timeout_profile = options.timeouts.profile as u8;
-        let port_seed = if old.port_seed == 0 { random() } else { old.port_seed };
-        self.write_config(Config { port_first, port_last, port_seed, inbound_refresh, timeout_profile, ..old })
-    }
-
-    fn write_timeouts(&mut self, options: &Options) -> anyhow::Result<()> {
-        let mut map: Array<_, u32> = typed(&mut self.ebpf, map::TIMEOUTS)?;
-        for (state, seconds) in options.timeouts.iter() {
-            map.set(state as u32, seconds, 0).context("can't write the map of timeouts")?;
-        }
-        Ok(())
-    }
-
-    fn write_reserved_ports(&mut self, options: &Options) -> anyhow::Result<()> {
-        let mut map: Array<_, u64> = typed(&mut self.ebpf, map::RESERVED_PORTS)?;
-        let mut words = [0_u64; RESERVED_PORT_WORDS];
-        for port in &options.reserved_ports {
-            words[usize::from(port / 64)] |= 1 << (port % 64);
-        }
-        for (index, word) in (0..).zip(words) {
-            map.set(index, word, 0).context("can't write the map of reserved ports")?;
-        }
-        Ok(())
-    }
-
-    /// Switches cones on or off; on, they may be silent as long as any flow of theirs, so that none outlives its cone.
-    fn write_cone_timeout(&mut self, has_cones: bool) -> anyhow::Result<()> {
-        let config = self.pins.config()?;
-        let states = [PairState::UdpUnreplied, PairState::UdpReplied, PairState::UdpStream];
-        let longest = states.iter().filter_map(|state| self.timeouts.get(state)).max();
-        let cone_timeout_s = if has_cones { longest.copied().unwrap_or(0) } else { 0 };
-        if config.cone_timeout_s == cone_timeout_s {
-            return Ok(());
-        }
-        self.write_config(Config { cone_timeout_s, ..config })
-    }
-
-    /// For so long from now, datagrams to closed ports are dropped, but for so many: of one sender, and of all on a CPU. `None`:
-    /// all of them are the kernel's.
-    ///
-    /// # Errors
-    ///
-    /// When the map can't be written.
-    pub fn write_closed_ports(&mut self, but_for: Option<(Rate, Rate)>, lease: Duration) -> anyhow::Result<()> {
-        let wanted = match but_for {
-            Some((sender, all)) => {
-                let until_ns = now_ns()?.saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
-                ClosedPorts { until_ns, sender, all }
-            }
-            None => ClosedPorts::KERNEL,
-        };
-        self.closed_ports.set(0, wanted, 0).context("can't write what becomes of datagrams to closed ports")
-    }
-
-    fn write_config(&mut self, config: Config) -> anyhow::Result<()> {
-        self.config.set(0, config, 0).context("can't write the configuration map")
     }
 
     fn set_mode(&mut self, mode: Mode) -> anyhow::Result<()> {
@@ -502,13 +367,7 @@ fn raw(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
     }
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T> {
+pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T> {
     let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object lacks the map {name}"))?;
     T::try_from(map).with_context(|| format!("the map {name} has another type"))
-}
-
-/// A random number that isn't zero, from the standard library's keys of the operating system's source.
-fn random() -> u32 {
-    let bytes = RandomState::new().build_hasher().finish().to_ne_bytes();
-    u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) | 1
 }

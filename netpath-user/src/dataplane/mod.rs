@@ -29,6 +29,7 @@ mod attach;
 mod bpf;
 mod cgroup;
 mod collector;
+mod configure;
 mod convert;
 pub mod detach;
 pub mod fake;
@@ -46,6 +47,7 @@ mod policy;
 mod programs;
 mod remover;
 mod socket_diag;
+mod succession;
 mod trial;
 
 /// What the daemon drives: the state that is there, and the one way to change it.
