@@ -89,11 +89,12 @@ pub struct Refusal(pub u64);
 
 impl Refusal {
     /// How many places there are; a power of two.
-    pub const PLACES: u32 = 65_536;
-    /// For how long it holds: as long as a tick of the coarse clock, or two.
+    pub const PLACES: u32 = 131_072;
+    /// For how long it holds: for the unit of its time in which it was noted, and for one more.
     const HOLDS: u64 = 1;
-    /// The unit of its time in bits of nanoseconds: four milliseconds.
-    const UNIT_BITS: u32 = 22;
+    /// The unit in bits of nanoseconds: 17 milliseconds. Within it a flood of thousands of tuples comes back to each of them;
+    /// who opens a socket or publishes a port doesn't notice.
+    const UNIT_BITS: u32 = 24;
     const TIME: u64 = (1 << 24) - 1;
 
     /// That a datagram of this tuple is refused now, and its place.

@@ -22,7 +22,7 @@ fn allow(host: &mut Host) {
 
 /// What was refused is refused again for some milliseconds without a look.
 fn forget_refusals() {
-    pass(Duration::from_millis(20));
+    pass(Duration::from_millis(50));
 }
 
 /// Whether the program drops a frame: at XDP or at tc.

@@ -198,10 +198,10 @@ fn a_refusal_is_repeated_for_milliseconds_and_no_longer() {
     while at(&mut model, 0).is_none() {}
     model.sockets.insert(headers.key);
     assert_eq!(at(&mut model, 0), Some(DropReason::PortClosed), "it was just refused");
-    assert_eq!(at(&mut model, 10), None, "the socket is found");
+    assert_eq!(at(&mut model, 34), None, "the socket is found");
     assert!(model.refusals.values().all(|refusal| refusal.0 == 0), "nothing is left of the refusal");
     model.sockets.clear();
-    assert!((11..40).any(|later| at(&mut model, later).is_some()), "it is closed again");
+    assert!((35..64).any(|later| at(&mut model, later).is_some()), "it is closed again");
 }
 
 #[test]
