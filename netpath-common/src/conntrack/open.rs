@@ -124,7 +124,8 @@ fn try_port<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, arrival
 }
 
 /// What an opened flow leaves elsewhere. From here on somebody waits for its answers: that such were refused a moment ago, as
-/// nobody did, holds no longer.
+/// nobody did, holds no longer. Only answers to one of the host's addresses can have been: those of flows whose source alone
+/// is translated.
 #[inline(never)]
 fn note<T: Tables>(tables: &mut T, key: &FlowKey, translated: &FlowKey, hash: u32) {
     tables.remember_recent(hash, key);

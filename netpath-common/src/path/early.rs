@@ -39,7 +39,7 @@ pub fn read(packet: &impl Packet, headers: &mut Headers) -> Result<NetworkLayer,
     Ok(layer)
 }
 
-/// The other part: asked last, since what belongs to a flow needn't be asked.
+/// The other part of [`early`], which looks the destination up.
 ///
 /// # Errors
 ///
