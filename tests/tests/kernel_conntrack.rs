@@ -159,6 +159,7 @@ fn a_connection_at_its_end_still_ends_in_order() -> Result<()> {
     let (mut near, mut far) = network.masqueraded()?;
     near.shutdown(std::net::Shutdown::Write)?;
     assert_eq!(far.read(&mut [0; 16])?, 0, "the end is heard");
+    acknowledge(&far)?;
     let before = network.only(TCP)?;
     assert!(!before.established_tcp, "{before:?}");
 
