@@ -22,6 +22,7 @@ pub mod abi;
 pub mod conntrack;
 mod counted;
 pub mod drop;
+pub mod flow_table;
 pub mod forward;
 #[cfg(any(test, feature = "model"))]
 pub mod model;

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
+pub mod flow_table;
 pub mod names;
 pub mod policy;
 pub mod published;
@@ -26,6 +27,7 @@ pub use event::{EndReason, Event, EventKind};
 pub use flow::{
     Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, NextHop, Seen,
 };
+pub use flow_table::{FlowBucket, FlowSlot, FlowTable, FlowTags};
 pub use policy::{Action, Origin, Policy, PolicyKey, PolicyRule};
 pub use published::{PublishedBlock, PublishedKey};
 pub use socket::{Asked, AskedKey};

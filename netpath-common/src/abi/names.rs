@@ -3,12 +3,18 @@
 //! A map's pin is named `<map>_v<SCHEMA>`: a daemon with another schema doesn't mistake it for its own.
 
 /// Version of all map layouts together. Raised when a type in [`crate::abi`] or the meaning of a field changes.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Map names, as declared in the eBPF object.
 pub mod map {
-    /// Flows: [`crate::abi::FlowKey`] to [`crate::abi::Flow`].
-    pub const FLOWS: &str = "FLOWS";
+    /// The flow table as a whole: index 0 to [`crate::abi::FlowTable`].
+    pub const FLOW_TABLE: &str = "FLOW_TABLE";
+    /// The flow table's entries: bucket to [`crate::abi::FlowBucket`].
+    pub const FLOW_BUCKETS: &str = "FLOW_BUCKETS";
+    /// Which of the entries there are: bucket to [`crate::abi::FlowTags`].
+    pub const FLOW_TAGS: &str = "FLOW_TAGS";
+    /// Who may write to a bucket: region to the kernel's `bpf_spin_lock`.
+    pub const FLOW_LOCKS: &str = "FLOW_LOCKS";
     /// Endpoints: address to [`crate::abi::Endpoint`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// What interfaces let in: [`crate::abi::AdmittedKey`] to [`crate::abi::Admitted`].
@@ -65,7 +71,10 @@ pub mod map {
 
     /// Every map, in the order above. All of them are pinned.
     pub const ALL: &[&str] = &[
-        FLOWS,
+        FLOW_TABLE,
+        FLOW_BUCKETS,
+        FLOW_TAGS,
+        FLOW_LOCKS,
         ENDPOINTS,
         ADMITTED,
         HOPS,
@@ -143,4 +152,10 @@ pub mod program {
 pub mod variable {
     /// The kernel's number of the network namespace that netpath works for, a `u64`.
     pub const HOST_NETNS_COOKIE: &str = "HOST_NETNS_COOKIE";
+    /// [`crate::abi::FlowTable::seed`], a `u64`.
+    pub const FLOW_SEED: &str = "FLOW_SEED";
+    /// [`crate::abi::FlowTable::entries_max`], a `u32`.
+    pub const FLOW_ENTRIES_MAX: &str = "FLOW_ENTRIES_MAX";
+    /// How many regions the flow table has ([`crate::flow_table::regions`]), a `u32`.
+    pub const FLOW_REGIONS: &str = "FLOW_REGIONS";
 }
