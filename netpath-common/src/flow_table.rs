@@ -51,7 +51,7 @@ const fn mixed(hash: u64) -> u64 {
 #[inline(always)]
 #[must_use]
 pub const fn region(hash: u64, regions: u32) -> u32 {
-    ((hash >> 32) * regions as u64 >> 32) as u32
+    (((hash >> 32) * regions as u64) >> 32) as u32
 }
 
 /// The first (0) or the second (1) bucket of a hash; they may be the same.
@@ -75,7 +75,7 @@ pub const fn lane(word: u64, tag: u16) -> Option<u32> {
     const ONES: u64 = 0x0001_0001_0001_0001;
     const HIGHS: u64 = 0x8000_8000_8000_8000;
     const PLACES: u64 = 0x0000_0001_0002_0003;
-    let differing = word ^ ONES * tag as u64;
+    let differing = word ^ (ONES * tag as u64);
     // Above the lowest match others may seem to be ones, by the borrow; the lowest is right.
     let matches = differing.wrapping_sub(ONES) & !differing & HIGHS;
     if matches == 0 {
@@ -135,7 +135,7 @@ mod tests {
     fn a_bucket_says_which_places_are_taken_and_how_many() {
         let tags = FlowTags { words: [0x8000_0000_ffff_0000, 0x0000_0000_0000_8abc] };
         assert_eq!(load(&tags), 3);
-        assert_eq!(tags.taken().collect::<std::vec::Vec<_>>(), [1, 3, 4]);
+        assert_eq!(tags.taken().collect::<Vec<_>>(), [1, 3, 4]);
         assert_eq!([0x8000, 0xffff, 0x8abc, 0x9999, FREE].map(|tag| place_of(&tags, tag)), [3, 1, 4, SLOTS, 0]);
         assert_eq!(load(&FlowTags { words: [u64::MAX; 2] }), SLOTS);
     }
