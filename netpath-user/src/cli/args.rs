@@ -24,7 +24,7 @@ use crate::{
 const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/netpath";
 /// Flows when nobody says otherwise: as many as the kernel's connection tracking holds on a machine of 8 GB.
 const DEFAULT_FLOWS: u32 = 262_144;
-/// Below, a single busy client fills the table; above, its keys and values take more than 2 GB of kernel memory.
+/// Below, a single busy client fills the table; above, it takes 4 GB of kernel memory and more.
 const FLOWS_MAX: RangeInclusive<i64> = 1024..=16_777_216;
 
 /// Where the help puts what every verb takes.

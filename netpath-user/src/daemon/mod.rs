@@ -71,7 +71,7 @@ const COLLECT: Duration = Duration::from_millis(250);
 /// Slices for a full table: one sweep takes 20 seconds, below the shortest timeout of an established flow.
 const COLLECT_SLICES: usize = 80;
 /// From the beginning of a sweep to that of the next while nothing changes. A sweep of a nearly empty table is one slice,
-/// which walks all its buckets: more often that would be most of what an idle daemon does.
+/// which looks at the tags of all its buckets: more often that would be most of what an idle daemon does.
 const SWEEP: Duration = Duration::from_secs(2);
 /// Entries in the smallest slice.
 const COLLECT_ENTRIES_MIN: usize = 4096;

@@ -1,5 +1,6 @@
 //! The commands of bpf(2) that aya doesn't have: batch operations on maps (kernel 5.6), a second pin of a program, and
-//! another program or none for a pinned link of any kind. And what a ring buffer needs to be waited for.
+//! another program or none for a pinned link of any kind. And what a ring buffer needs to be waited for, and an array to be read
+//! where it lies.
 //!
 //! A batch is one call for thousands of entries instead of one or two for each.
 
@@ -7,6 +8,9 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    ptr::{self, NonNull},
+    slice,
+    sync::atomic::AtomicU64,
     thread,
     time::Duration,
 };
@@ -47,6 +51,15 @@ struct BatchAttributes {
 pub(super) struct Cursor {
     position: [u8; 16],
     begun: bool,
+}
+
+impl Cursor {
+    /// For arrays: behind this index.
+    pub(super) fn behind(index: u32) -> Self {
+        let mut position = [0; 16];
+        position[..4].copy_from_slice(&index.to_ne_bytes());
+        Self { position, begun: true }
+    }
 }
 
 /// Entries of a map, and where the next ones begin: `None` after the last.
@@ -119,6 +132,44 @@ pub(super) fn delete<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// An array that was made with `BPF_F_MMAPABLE`, as words in this process's memory. Programs write there meanwhile.
+pub(super) struct Mapping {
+    words: NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl Mapping {
+    /// Maps the first `count` words. The kernel refuses what is beyond the array.
+    pub(super) fn of(map: &MapData, count: usize) -> io::Result<Self> {
+        let bytes = count * size_of::<u64>();
+        let fd = map.fd().as_fd().as_raw_fd();
+        // SAFETY: the kernel picks an address where nothing is.
+        let address = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+        match NonNull::new(address.cast()) {
+            Some(words) if address != libc::MAP_FAILED => Ok(Self { words, count }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: so many words are mapped, at a page's border, until `self` is dropped. Others write them as whole words, and this
+        // process can't: a load of a word needs no write on any machine that the eBPF object is for.
+        unsafe { slice::from_raw_parts(self.words.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has this mapping, and no slice of it outlives `self`.
+        unsafe { libc::munmap(self.words.as_ptr().cast(), self.count * size_of::<u64>()) };
+    }
+}
+
+// SAFETY: the memory is any thread's, and gives nothing but atomic words.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
 /// Waits until every program has ended that runs now.
 pub(super) fn wait_for_programs() {

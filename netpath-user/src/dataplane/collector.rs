@@ -12,7 +12,7 @@ use netpath_common::{
     conntrack::state::{SECOND_NS, possible_states},
 };
 
-use super::{attach, bpf, detach::now_ns, kernel::Kernel, pins, remover};
+use super::{attach, detach::now_ns, kernel::Kernel, pins, remover};
 
 /// What a slice of the collector's work did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,8 +34,7 @@ impl Kernel {
     pub fn collect(&mut self, budget: usize) -> anyhow::Result<Collected> {
         #[cfg(feature = "trace")]
         self.packet_log.flush();
-        let (entries, next) =
-            bpf::lookup::<FlowKey, Flow>(&self.flows, self.sweep, budget).context("can't read the flow table")?;
+        let (entries, next) = self.pins.table.slice(self.sweep, budget)?;
         self.sweep = next.unwrap_or_default();
         let now_ns = now_ns()?;
         let mut candidates = Vec::new();

@@ -29,7 +29,7 @@ impl Kernel {
         let PortRange { first: port_first, last: port_last } = options.port_range;
         let inbound_refresh = u8::from(options.timeouts.inbound_refresh);
         let timeout_profile = options.timeouts.profile as u8;
-        let port_seed = if old.port_seed == 0 { random() } else { old.port_seed };
+        let port_seed = if old.port_seed == 0 { random() as u32 } else { old.port_seed };
         self.write_config(Config { port_first, port_last, port_seed, inbound_refresh, timeout_profile, ..old })
     }
 
@@ -87,8 +87,7 @@ impl Kernel {
     }
 }
 
-/// A random number that isn't zero, from the standard library's keys of the operating system's source.
-fn random() -> u32 {
-    let bytes = RandomState::new().build_hasher().finish().to_ne_bytes();
-    u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) | 1
+/// A random number that isn't zero, nor its lower half, from the standard library's keys of the operating system's source.
+pub(super) fn random() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
 }

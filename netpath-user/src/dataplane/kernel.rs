@@ -23,14 +23,14 @@ use nix::fcntl::Flock;
 use super::{
     AttachmentReport, Dataplane, Options, Pins, PolicyPins,
     attach::{self, Links},
-    bpf::{self, Cursor},
+    bpf,
     collector::Collected,
     convert, grace,
     handover::Filter,
     hops::Hops,
     host_access, interface,
     layout::Layout,
-    load, pins, programs, remover,
+    load, programs, remover,
 };
 use crate::{
     desired::{
@@ -60,9 +60,9 @@ pub struct Kernel {
     policy: PolicyPins,
     pub(super) handover: MapData,
     pub(super) handover_filter: Filter,
-    pub(super) flows: MapData,
     pub(super) cones: MapData,
-    pub(super) sweep: Cursor,
+    /// The bucket of the flow table that the collector goes on at.
+    pub(super) sweep: u32,
     pub(super) swept: Collected,
     pub(super) timeouts: BTreeMap<PairState, u32>,
     pub(super) layout: Layout,
@@ -87,8 +87,8 @@ impl Kernel {
         }
         // The number 0 is no namespace's: without it the programs of sockets do nothing.
         let netns_cookie = interface::netns_cookie().unwrap_or(0);
-        let mut ebpf = load::load(&layout, options.flows_max, netns_cookie)?;
-        programs::load(&layout, &mut ebpf, programs::build_of(load::object(), netns_cookie))?;
+        let (mut ebpf, table) = load::load(&layout, options.flows_max, netns_cookie)?;
+        programs::load(&layout, &mut ebpf, programs::build_of(load::object(), netns_cookie, table))?;
         let links = Links::find(layout.clone(), options.xdp, options.tc)?;
         remover::pin(&layout, attach::classifier(&mut ebpf, program::REMOVE)?)?;
         let mut kernel = Self {
@@ -108,9 +108,8 @@ impl Kernel {
             policy: PolicyPins::open(&options.pin_dir)?,
             handover: raw(&mut ebpf, map::HANDOVER)?,
             handover_filter: Filter::read(typed(&mut ebpf, map::HANDOVER_FILTER)?)?,
-            flows: raw(&mut ebpf, map::FLOWS)?,
             cones: raw(&mut ebpf, map::CONES)?,
-            sweep: Cursor::default(),
+            sweep: 0,
             swept: Collected::default(),
             timeouts: options.timeouts.iter().collect(),
             layout,
@@ -143,7 +142,7 @@ impl Kernel {
     /// Ends the flows that fit, which is asked of the directions that opened them, and gives how many there were.
     fn end_flows(&mut self, fits: impl Fn(&FlowKey, &Flow) -> bool) -> anyhow::Result<u64> {
         let mut found = Vec::new();
-        pins::walk::<FlowKey, Flow>(&self.flows, map::FLOWS, |key, flow| {
+        self.pins.table.walk(|key, flow| {
             if flow.direction() == Direction::Original && fits(&key, &flow) {
                 found.push(key);
             }

@@ -264,10 +264,10 @@ mod tests {
         let layout = Layout::new(directory.path());
         fs::create_dir_all(layout.maps()).expect("maps");
         fs::create_dir_all(layout.programs()).expect("programs");
-        let (map, program) = (layout.map("FLOWS"), layout.built_program("np_uplink", 7));
+        let (map, program) = (layout.map(names::map::HOPS), layout.built_program("np_uplink", 7));
         [&map, &program].into_iter().for_each(|pin| fs::write(pin, "").expect("a pin"));
         assert!(!layout.has_other_schemas().expect("look"));
-        let older = layout.maps().join(format!("FLOWS_v{}", names::SCHEMA - 1));
+        let older = layout.maps().join(format!("HOPS_v{}", names::SCHEMA - 1));
         fs::write(&older, "").expect("a pin");
         assert!(layout.has_other_schemas().expect("look"));
         assert_eq!(layout.remove_other_schemas().expect("remove"), 1);

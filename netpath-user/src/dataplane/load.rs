@@ -3,16 +3,16 @@
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{MapInfo, MapType},
+    maps::{Array, MapInfo, MapType},
 };
 use netpath_common::abi::{
-    Address, Admitted, AdmittedKey, Asked, AskedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint, Flow,
-    FlowKey, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port, PublishedBlock, PublishedKey,
-    Sender, Traffic, Uplink,
+    Address, Admitted, AdmittedKey, Asked, AskedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint,
+    FlowBucket, FlowKey, FlowTable, FlowTags, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port,
+    PublishedBlock, PublishedKey, Sender, Traffic, Uplink,
     names::{map, variable},
 };
 
-use super::layout::Layout;
+use super::{flows, layout::Layout};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpath-ebpf"));
 
@@ -40,8 +40,12 @@ struct Shape {
     value_size: usize,
 }
 
-const SHAPES: [Shape; 26] = [
-    shape::<FlowKey, Flow>(map::FLOWS, MapType::Hash),
+const SHAPES: [Shape; 29] = [
+    shape::<u32, FlowTable>(map::FLOW_TABLE, MapType::Array),
+    shape::<u32, FlowBucket>(map::FLOW_BUCKETS, MapType::Array),
+    shape::<u32, FlowTags>(map::FLOW_TAGS, MapType::Array),
+    // A lock has a line of the CPU's cache for itself.
+    shape::<u32, [u8; 64]>(map::FLOW_LOCKS, MapType::Array),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
     shape::<AdmittedKey, Admitted>(map::ADMITTED, MapType::Hash),
     shape::<u32, Hop>(map::HOPS, MapType::Array),
@@ -82,27 +86,43 @@ const fn shape<K, V>(name: &'static str, map_type: MapType) -> Shape {
 /// # Errors
 ///
 /// When a pinned map has another shape, or the kernel refuses the object.
-pub(super) fn load(layout: &Layout, flows_max: u32, netns_cookie: u64) -> anyhow::Result<Ebpf> {
-    let entries_max = flows_max.checked_mul(2).context("the number of flows is too large")?;
+pub(super) fn load(layout: &Layout, flows_max: u32, netns_cookie: u64) -> anyhow::Result<(Ebpf, flows::Shape)> {
+    let wanted = flows_max.checked_mul(2).context("the number of flows is too large")?;
     for shape in &SHAPES {
         compare(layout, shape)?;
     }
+    let adopted = flows::Shape::adopt(layout)?;
+    let table = adopted.unwrap_or_else(|| flows::Shape::new(wanted));
     let mut loader = EbpfLoader::new();
     for name in map::ALL {
         loader.map_pin_path(name, layout.map(name));
     }
-    let ebpf = loader
+    let mut ebpf = loader
         .override_global(variable::HOST_NETNS_COOKIE, &netns_cookie, true)
-        .map_max_entries(map::FLOWS, entries_max)
-        .map_max_entries(map::HANDOVER, entries_max)
+        .override_global(variable::FLOW_SEED, &table.seed, true)
+        .override_global(variable::FLOW_ENTRIES_MAX, &table.entries_max, true)
+        .override_global(variable::FLOW_REGIONS, &table.regions, true)
+        .map_max_entries(map::FLOW_BUCKETS, table.buckets())
+        .map_max_entries(map::FLOW_TAGS, table.buckets())
+        .map_max_entries(map::FLOW_LOCKS, table.regions)
+        .map_max_entries(map::HANDOVER, table.entries_max)
         .map_max_entries(map::ENDPOINTS, ENDPOINTS_MAX)
         .map_max_entries(map::ADMITTED, ADMITTED_MAX)
         .map_max_entries(map::HOPS, HOPS_MAX)
         .map_max_entries(map::PUBLISHED, PUBLISHED_MAX)
         .load(OBJECT)
         .context("the kernel refused the eBPF object")?;
-    warn_of_another_size(layout, entries_max);
-    Ok(ebpf)
+    if adopted.is_none() {
+        begin_table(&mut ebpf, &table)?;
+    }
+    if table.entries_max != wanted {
+        tracing::warn!(
+            flows = table.entries_max / 2,
+            wanted = wanted / 2,
+            "the adopted flow table keeps its size; it changes after `netpath detach`"
+        );
+    }
+    Ok((ebpf, table))
 }
 
 /// aya takes a pinned map whatever its shape; a program would then read past its values.
@@ -125,14 +145,10 @@ fn compare(layout: &Layout, shape: &Shape) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn warn_of_another_size(layout: &Layout, wanted: u32) {
-    if let Ok(info) = MapInfo::from_pin(layout.map(map::FLOWS))
-        && info.max_entries() != wanted
-    {
-        tracing::warn!(
-            flows = info.max_entries() / 2,
-            wanted = wanted / 2,
-            "the adopted flow table keeps its size; it changes after `netpath detach`"
-        );
-    }
+/// Says of a new flow table what the programs have as constants, for whoever comes after this daemon. No program runs yet: the next
+/// start takes a table of which nothing is said for one that nobody has used.
+fn begin_table(ebpf: &mut Ebpf, shape: &flows::Shape) -> anyhow::Result<()> {
+    let map = ebpf.map_mut(map::FLOW_TABLE).with_context(|| format!("the eBPF object lacks {}", map::FLOW_TABLE))?;
+    let mut table: Array<_, FlowTable> = map.try_into().context("the map of the flow table has another type")?;
+    table.set(0, shape.empty(), 0).context("can't write what is to be known of the flow table")
 }

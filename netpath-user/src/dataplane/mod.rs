@@ -33,6 +33,7 @@ mod configure;
 mod convert;
 pub mod detach;
 pub mod fake;
+mod flows;
 mod grace;
 mod handover;
 mod hops;

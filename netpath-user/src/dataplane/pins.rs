@@ -2,16 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     net::Ipv4Addr,
-    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
     pin::PinError,
 };
 use bytemuck::Zeroable;
@@ -27,7 +26,9 @@ use netpath_common::{
 use super::{
     AttachmentReport,
     bpf::{self, Cursor},
-    convert, host_access, interface,
+    convert,
+    flows::Table,
+    host_access, interface,
     layout::Layout,
 };
 use crate::desired::ports::{PortBlock, PublishedTarget};
@@ -52,8 +53,7 @@ pub enum PinsError {
 /// The pinned maps.
 pub struct Pins {
     layout: Layout,
-    flows: MapData,
-    flows_capacity: u32,
+    pub(super) table: Table,
     config: Array<MapData, Config>,
     endpoints: MapData,
     hops: Array<MapData, Hop>,
@@ -72,11 +72,8 @@ impl Pins {
     /// See [`PinsError`].
     pub fn open(pin_dir: &Path) -> Result<Self, PinsError> {
         let layout = Layout::new(pin_dir);
-        let flows = open(&layout, map::FLOWS)?;
-        let entries_max = MapInfo::from_pin(layout.map(map::FLOWS)).map_err(anyhow::Error::from)?.max_entries();
         Ok(Self {
-            flows,
-            flows_capacity: entries_max / 2,
+            table: Table::open(&layout)?,
             config: typed(&layout, map::CONFIG, Map::Array)?,
             endpoints: open(&layout, map::ENDPOINTS)?,
             hops: typed(&layout, map::HOPS, Map::Array)?,
@@ -114,7 +111,7 @@ impl Pins {
     /// How many flows the table holds.
     #[must_use]
     pub const fn flows_capacity(&self) -> u32 {
-        self.flows_capacity
+        self.table.entries_max() / 2
     }
 
     /// How many flows there are.
@@ -123,9 +120,7 @@ impl Pins {
     ///
     /// When the map can't be read.
     pub fn flows_used(&self) -> anyhow::Result<u64> {
-        let mut entries = 0_u64;
-        walk::<FlowKey, Flow>(&self.flows, map::FLOWS, |_, _| entries += 1)?;
-        Ok(entries.div_ceil(2))
+        Ok(u64::from(self.table.entries()?.div_ceil(2)))
     }
 
     /// Bytes of kernel memory that the flow table takes, as the kernel counts them; `None` where it doesn't say.
@@ -134,20 +129,17 @@ impl Pins {
     ///
     /// When the kernel's account can't be read.
     pub fn flows_memory(&self) -> anyhow::Result<Option<u64>> {
-        let path = format!("/proc/self/fdinfo/{}", self.flows.fd().as_fd().as_raw_fd());
-        let text = fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-        Ok(line.and_then(|bytes| bytes.trim().parse().ok()).filter(|bytes| *bytes > 0))
+        self.table.memory()
     }
 
     /// Every entry of the flow table, two for each flow.
     ///
     /// # Errors
     ///
-    /// When the map can't be read.
+    /// When the maps can't be read.
     pub fn flows(&self) -> anyhow::Result<Vec<(FlowKey, Flow)>> {
         let mut flows = Vec::new();
-        walk(&self.flows, map::FLOWS, |key, flow| flows.push((key, flow)))?;
+        self.table.walk(|key, flow| flows.push((key, flow)))?;
         Ok(flows)
     }
 

@@ -1,7 +1,8 @@
 //! Has the kernel verify the programs, on all CPUs at once, or takes those that a start of the same build has left pinned.
 //!
 //! Verifying takes seconds. A program is bound to its maps and to constants that were set when it was loaded, so one is
-//! taken only if it comes from the same object for the same network namespace and works on the maps that are pinned now.
+//! taken only if it comes from the same object for the same network namespace and flow table, and works on the maps that are pinned
+//! now.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +24,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use netpath_common::abi::names::{map, program};
 
-use super::{bpf, layout::Layout};
+use super::{bpf, flows, layout::Layout};
 
 /// What is attached to interfaces or run by the daemon. The programs of sockets are small, and loaded by who attaches them.
 const NAMES: [&str; 10] = [
@@ -43,10 +44,10 @@ const NAMES: [&str; 10] = [
 const MAP_NAME_MAX: usize = 15;
 
 /// What a program depends on but its maps.
-pub(super) fn build_of(object: &[u8], netns_cookie: u64) -> u64 {
+pub(super) fn build_of(object: &[u8], netns_cookie: u64, table: flows::Shape) -> u64 {
     // Fixed keys: the same numbers in each process of the same netpath.
     let mut hasher = DefaultHasher::new();
-    (object, netns_cookie).hash(&mut hasher);
+    (object, netns_cookie, table).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -132,11 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_object_or_namespace_is_another_build() {
-        let build = build_of(b"object", 1);
-        assert_eq!(build, build_of(b"object", 1));
-        assert_ne!(build, build_of(b"objecu", 1));
-        assert_ne!(build, build_of(b"object", 2));
+    fn another_object_namespace_or_flow_table_is_another_build() {
+        let table = flows::Shape { seed: 1, entries_max: 2048, regions: 4 };
+        let build = build_of(b"object", 1, table);
+        assert_eq!(build, build_of(b"object", 1, table));
+        assert_ne!(build, build_of(b"objecu", 1, table));
+        assert_ne!(build, build_of(b"object", 2, table));
+        assert_ne!(build, build_of(b"object", 1, flows::Shape { seed: 2, ..table }));
     }
 
     #[test]
