@@ -12,7 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpath_common::abi::names::SCHEMA;
+use aya::maps::{Array, Map, MapData};
+use netpath_common::abi::names::{SCHEMA, map};
+use netpath_common::abi::{FlowTable, FlowTags};
 use netpath_tests::case::Case;
 use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::container::{Container, Docker};
@@ -96,10 +98,12 @@ fn churn(lab: &mut Lab) -> Result<()> {
     })?;
     others.finish()?;
     wait::until("the maps to be empty", EMPTY, || {
-        for map in CONTAINERS_MAPS.into_iter().chain(["FLOWS"]) {
+        for map in CONTAINERS_MAPS {
             let left = maps.dump(map)?;
             ensure!(left.is_empty(), "{map} has {} entries left, such as {}", left.len(), left[0]);
         }
+        let (counted, tagged) = maps.flow_entries()?;
+        ensure!((counted, tagged) == (0, 0), "of flows {counted} entries are counted and {tagged} are there");
         Ok(())
     })
 }
@@ -319,11 +323,24 @@ impl Maps {
         Self { directory: netpath.pins().join("maps") }
     }
 
+    fn pin(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}_v{SCHEMA}"))
+    }
+
     /// A map's entries as bpftool shows them.
     pub(super) fn dump(&self, name: &str) -> Result<Vec<Value>> {
-        let pin = self.directory.join(format!("{name}_v{SCHEMA}"));
+        let pin = self.pin(name);
         let text = shell::run_words(&["bpftool", "-j", "map", "dump", "pinned", &pin.to_string_lossy()])?;
         serde_json::from_str(&text).with_context(|| format!("read the map {name}"))
+    }
+
+    /// How many entries of flows the programs have counted, and how many there are: places with a tag, whatever lies there.
+    fn flow_entries(&self) -> Result<(u32, usize)> {
+        let open = |name| MapData::from_pin(self.pin(name)).map(Map::Array).with_context(|| format!("open {name}"));
+        let table: Array<_, FlowTable> = open(map::FLOW_TABLE)?.try_into()?;
+        let tags: Array<_, FlowTags> = open(map::FLOW_TAGS)?.try_into()?;
+        let tagged = tags.iter().map(|tags| Ok(tags?.taken().count())).sum::<Result<_>>()?;
+        Ok((table.get(&0, 0)?.entries, tagged))
     }
 
     /// Keys and values of the containers' maps.

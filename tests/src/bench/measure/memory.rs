@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapInfo, loaded_maps};
+use netpath_common::abi::names::map;
 
 use super::super::carrier::{Carrier, Evidence};
 use super::super::figures::{Better, Figure, Sample};
@@ -63,9 +64,13 @@ fn slabs() -> Result<u64> {
 
 /// The bytes of netpath's flow table.
 fn flow_table() -> Result<u64> {
-    let tables = loaded_maps().filter_map(Result::ok).filter(|map| map.name_as_str() == Some("FLOWS"));
-    let sizes: Vec<_> = tables.map(|map| size(&map)).collect::<Result<_>>()?;
-    sizes.into_iter().max().context("the kernel has no map FLOWS")
+    let maps: Vec<_> = loaded_maps().filter_map(Result::ok).collect();
+    let size_of = |name| {
+        let named = maps.iter().filter(|map| map.name_as_str() == Some(name));
+        let sizes: Vec<_> = named.map(size).collect::<Result<_>>()?;
+        sizes.into_iter().max().with_context(|| format!("the kernel has no map {name}"))
+    };
+    [map::FLOW_BUCKETS, map::FLOW_TAGS, map::FLOW_LOCKS].into_iter().map(size_of).sum()
 }
 
 /// What the kernel says of a map at its descriptor.
