@@ -149,6 +149,10 @@ pub trait Tables {
     /// Writes where an entry's packets go behind their uplink: the number of a [`crate::abi::NextHop`].
     fn lead(&mut self, entry: Self::Entry, next_hop: u8);
 
+    /// How an entry's pair stands: what [`crate::conntrack::standing`] says. The kernel's is a function that the verifier goes through
+    /// once, and not again from each place that asks.
+    fn standing(&self, entry: Self::Entry, protocol: u8, now_ns: u64) -> u32;
+
     /// How long a pair in a state may be silent, in seconds.
     fn timeout_s(&self, state: PairState) -> u32;
 
@@ -263,8 +267,9 @@ pub trait Tables {
     /// Whether somebody listens to events now.
     fn is_listened_to(&self, now_ns: u64) -> bool;
 
-    /// Tells whoever listens of a flow that has begun or ended. What can't be told is counted as lost.
-    fn announce(&mut self, event: &Event);
+    /// Tells whoever listens of a flow that has begun or ended. What can't be told is counted as lost. The event is made where it is
+    /// told, and doesn't lie on the stack meanwhile.
+    fn announce(&mut self, event: impl FnOnce(&Self) -> Event);
 
     /// The operator's policy that is in force; `None` is as good as one without rules.
     fn policy(&self) -> Option<&Policy>;

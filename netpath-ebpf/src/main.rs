@@ -5,6 +5,7 @@
 //! `TC_ACT_*` and `XDP_*`. Unsafe code lives in the first three.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(clippy::needless_pass_by_value, reason = "the attribute macros hand the context over by value")]
 
 mod collect;

@@ -4,36 +4,54 @@
 //! says the map `LISTENER`: until when, in nanoseconds of the kernel's monotonic clock. A listener that dies without a
 //! word is forgotten at that time.
 
-use super::{FlowKey, abi};
+use super::{Direction, FlowKey, abi};
 
 /// Bytes of the ring buffer: 4,096 events of 64 bytes, their headers included.
 pub const EVENTS_BYTES: u32 = 256 * 1024;
 
 abi! {
-    /// A flow has begun or ended.
+    /// A flow has begun or ended, as the direction of [`Self::role`] has it. [`Self::of_original`] has the original one's.
     pub struct Event[56] {
         /// When, in nanoseconds of the kernel's monotonic clock.
         pub time_ns: u64,
         /// When a packet of either direction was last seen, by the same clock.
         pub last_seen_ns: u64,
-        /// The packet that opened the flow, as it arrived.
-        pub original: FlowKey,
-        /// Its answers, as they arrive.
-        pub reply: FlowKey,
+        /// The packets of the direction, as they arrive.
+        pub key: FlowKey,
+        /// Their answers, as they arrive.
+        pub reply_key: FlowKey,
         /// The Docker network of the container.
         pub network: u16,
         /// [`EventKind`].
         pub kind: u8,
         /// [`EndReason`] of a flow that has ended, else 0.
         pub reason: u8,
-        /// [`super::Flow::role`] of the original direction.
+        /// [`super::Flow::role`].
         pub role: u8,
-        /// What the original direction had shown: bits of [`super::Seen`].
-        pub original_seen: u8,
-        /// What the reply direction had shown.
+        /// What the direction had shown: bits of [`super::Seen`].
+        pub seen: u8,
+        /// What its answers had shown.
         pub reply_seen: u8,
         /// Zero.
         pub reserved: u8,
+    }
+}
+
+impl Event {
+    /// The same as the original direction has it. Turned by who reads: in the programs both ways would lie on the stack.
+    #[must_use]
+    pub const fn of_original(self) -> Self {
+        if self.role & Direction::Reply as u8 == 0 {
+            return self;
+        }
+        Self {
+            key: self.reply_key,
+            reply_key: self.key,
+            role: self.role & !(Direction::Reply as u8),
+            seen: self.reply_seen,
+            reply_seen: self.seen,
+            ..self
+        }
     }
 }
 

@@ -29,6 +29,16 @@ abi! {
 }
 
 impl FlowKey {
+    /// No packet's.
+    pub const EMPTY: Self = Self {
+        source: [0; 4],
+        destination: [0; 4],
+        source_port: [0; 2],
+        destination_port: [0; 2],
+        protocol: 0,
+        reserved: [0; 3],
+    };
+
     /// The tuple of a packet that answers this one.
     #[inline(always)]
     #[must_use]
@@ -84,6 +94,29 @@ abi! {
         /// TCP: the highest sequence number that this direction waits for (its acknowledgement field); host order.
         pub acknowledged: u32,
     }
+}
+
+impl Flow {
+    /// No flow.
+    pub const EMPTY: Self = Self {
+        last_seen_ns: 0,
+        source: [0; 4],
+        destination: [0; 4],
+        source_port: [0; 2],
+        destination_port: [0; 2],
+        address_delta: 0,
+        port_delta: 0,
+        hop: 0,
+        hop_generation: 0,
+        seen: 0,
+        role: 0,
+        ingress_ifindex: 0,
+        network: 0,
+        next_hop: 0,
+        reserved: 0,
+        sequence_end: 0,
+        acknowledged: 0,
+    };
 }
 
 /// Which way a packet of a flow goes.

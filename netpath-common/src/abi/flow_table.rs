@@ -1,18 +1,20 @@
 //! How the flow table lies in the kernel's arrays; what lies where is [`crate::flow_table`]'s.
 
 use super::{Flow, FlowKey, abi};
-use crate::flow_table::SLOTS;
+use crate::flow_table::{REGION, SLOTS};
 
 abi! {
     /// What is to be known of a flow table as a whole. The daemon writes it before any program runs; from then on programs count
     /// entries there.
-    pub struct FlowTable[16] {
+    pub struct FlowTable[24] {
         /// Key of [`crate::flow_table::hash`]. Programs have it as a constant.
         pub seed: u64,
+        /// How many entries there are, or are being inserted.
+        pub entries: u64,
         /// How many entries there may be: two for each flow. Programs have it as a constant.
         pub entries_max: u32,
-        /// How many entries there are, or are being inserted.
-        pub entries: u32,
+        /// Zero.
+        pub reserved: u32,
     }
 }
 
@@ -39,6 +41,14 @@ abi! {
     pub struct FlowTags[16] {
         /// Four tags in each word.
         pub words: [u64; 2],
+    }
+}
+
+abi! {
+    /// The tags of a region's buckets.
+    pub struct FlowRegion[2048] {
+        /// The tags of each bucket.
+        pub tags: [FlowTags; REGION as usize],
     }
 }
 

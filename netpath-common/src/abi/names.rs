@@ -11,7 +11,7 @@ pub mod map {
     pub const FLOW_TABLE: &str = "FLOW_TABLE";
     /// The flow table's entries: bucket to [`crate::abi::FlowBucket`].
     pub const FLOW_BUCKETS: &str = "FLOW_BUCKETS";
-    /// Which of the entries there are: bucket to [`crate::abi::FlowTags`].
+    /// Which of the entries there are: region to [`crate::abi::FlowRegion`].
     pub const FLOW_TAGS: &str = "FLOW_TAGS";
     /// Who may write to a bucket: region to the kernel's `bpf_spin_lock`.
     pub const FLOW_LOCKS: &str = "FLOW_LOCKS";

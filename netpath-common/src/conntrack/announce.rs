@@ -10,51 +10,46 @@ use crate::{
 /// Tells that a flow was opened by a packet with this key, which has shown `seen`.
 #[inline(never)]
 pub(super) fn began<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, seen: u8, now_ns: u64) {
-    tables.announce(&Event {
+    tables.announce(|_| Event {
         time_ns: now_ns,
         last_seen_ns: now_ns,
-        original: *key,
-        reply: new.translated.reversed(),
+        key: *key,
+        reply_key: new.translated.reversed(),
         network: new.network,
         kind: EventKind::New as u8,
         reason: 0,
         role: Flow::pack_role_number(Direction::Original, new.kind),
-        original_seen: seen,
+        seen: seen,
         reply_seen: 0,
         reserved: 0,
     });
 }
 
-/// Tells that the flow of this entry ends.
+/// Tells that the flow of this entry ends, from the entry's side: [`Event::of_original`].
 #[inline(never)]
 pub(super) fn ended<T: Tables>(tables: &mut T, key: &FlowKey, entry: T::Entry, reason: EndReason, now_ns: u64) {
-    let flow = tables.load(entry);
-    let other_key = flow.reply_key(key.protocol);
-    let (other_seen, other_last_seen_ns) = match tables.flow(&other_key) {
-        Some(other) => {
-            let other = tables.load(other);
-            (other.seen, other.last_seen_ns)
+    let other = tables.flow(&tables.load(entry).reply_key(key.protocol));
+    tables.announce(|tables| {
+        let flow = tables.load(entry);
+        let (other_seen, other_last_seen_ns) = match other {
+            Some(other) => {
+                let other = tables.load(other);
+                (other.seen, other.last_seen_ns)
+            }
+            None => (0, 0),
+        };
+        Event {
+            time_ns: now_ns,
+            last_seen_ns: if flow.last_seen_ns > other_last_seen_ns { flow.last_seen_ns } else { other_last_seen_ns },
+            key: *key,
+            reply_key: flow.reply_key(key.protocol),
+            network: flow.network,
+            kind: EventKind::Destroy as u8,
+            reason: reason as u8,
+            role: flow.role,
+            seen: flow.seen,
+            reply_seen: other_seen,
+            reserved: 0,
         }
-        None => (0, 0),
-    };
-    let mut event = Event {
-        time_ns: now_ns,
-        last_seen_ns: if flow.last_seen_ns > other_last_seen_ns { flow.last_seen_ns } else { other_last_seen_ns },
-        original: *key,
-        reply: other_key,
-        network: flow.network,
-        kind: EventKind::Destroy as u8,
-        reason: reason as u8,
-        role: flow.role & !(Direction::Reply as u8),
-        original_seen: flow.seen,
-        reply_seen: other_seen,
-        reserved: 0,
-    };
-    if let Direction::Reply = flow.direction() {
-        event.original = other_key;
-        event.reply = *key;
-        event.original_seen = other_seen;
-        event.reply_seen = flow.seen;
-    }
-    tables.announce(&event);
+    });
 }

@@ -5,26 +5,23 @@
 //! at a place that its hash gives; when the flow table is full, a few places of that are looked at. Under a flood of
 //! half-open connections nearly every place holds one of them.
 
-use super::{EXPENDABLE, EXPIRED, MAKES_ROOM, NewFlow, end, is_silent, standing};
-use crate::{
-    abi::{EndReason, FlowKey},
-    nat::port::Candidates,
-    tables::Tables,
-};
+use super::{EXPENDABLE, EXPIRED, MAKES_ROOM, NewFlow, is_silent};
+use crate::{abi::FlowKey, nat::port::Candidates, tables::Tables};
 
 /// Places that are looked at: enough under a flood, when most are expendable; few, because each costs look-ups in the
 /// packet path and the verifier's patience.
 const LOOKS_MAX: u32 = 4;
 
-/// Ends one expendable flow. Gives whether there was one.
+/// Finds an expendable flow: [`NewFlow::victim`]. Gives whether there was one.
 #[inline(never)]
-pub(super) fn make_room<T: Tables>(tables: &mut T, hash: u32, now_ns: u64) -> bool {
+pub(super) fn make_room<T: Tables>(tables: &T, new: &mut NewFlow, hash: u32, now_ns: u64) -> bool {
     let mut look = 0;
     while look < LOOKS_MAX {
-        if let Some(key) = tables.recent(hash.wrapping_add(look))
-            && evict(tables, &key, now_ns, Spare::Nobody)
-        {
-            return true;
+        if let Some(key) = tables.recent(hash.wrapping_add(look)) {
+            new.victim = key;
+            if may_go(tables, &new.victim, now_ns, Spare::Nobody) {
+                return true;
+            }
         }
         look += 1;
     }
@@ -42,34 +39,25 @@ enum Spare {
     Fresh = EXPIRED | EXPENDABLE,
 }
 
-/// Ends the flow with this key if there are grounds for it.
+/// Whether there are grounds for ending the flow with this key.
 #[inline(never)]
-fn evict<T: Tables>(tables: &mut T, key: &FlowKey, now_ns: u64, spare: Spare) -> bool {
+fn may_go<T: Tables>(tables: &T, key: &FlowKey, now_ns: u64, spare: Spare) -> bool {
     let Some(entry) = tables.flow(key) else { return false };
     if spare == Spare::Fresh && !is_silent(&tables.load(entry), now_ns) {
         return false;
     }
-    if standing(tables, entry, key.protocol, now_ns) & spare as u32 == 0 {
-        return false;
-    }
-    end(tables, key, entry, EndReason::Evicted, now_ns);
-    true
+    tables.standing(entry, key.protocol, now_ns) & spare as u32 != 0
 }
 
-/// Ends the holder of a port that a new flow would have liked, when none is free: the first that is expendable, and not
-/// somebody's handshake of this very second. The new flow then has this port.
+/// Finds the holder of a port that a new flow would have liked, when none is free: the first that is expendable, and not
+/// somebody's handshake of this very second. It is [`NewFlow::victim`], and the new flow has its port.
 #[inline(never)]
-pub(super) fn take_over<T: Tables>(
-    tables: &mut T,
-    candidates: &mut Candidates,
-    new: &mut NewFlow,
-    now_ns: u64,
-) -> bool {
+pub(super) fn take_over<T: Tables>(tables: &T, candidates: &mut Candidates, new: &mut NewFlow, now_ns: u64) -> bool {
     let mut look = 0;
     while look < LOOKS_MAX {
         new.translated.source_port = candidates.next();
-        let key = new.translated.reversed();
-        if evict(tables, &key, now_ns, Spare::Fresh) {
+        new.victim = new.translated.reversed();
+        if may_go(tables, &new.victim, now_ns, Spare::Fresh) {
             return true;
         }
         look += 1;

@@ -111,7 +111,7 @@ pub const fn is_silent(flow: &Flow, now_ns: u64) -> bool {
 /// Whether the pair has been silent for longer than its state allows.
 #[inline(always)]
 pub fn is_pair_expired<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> bool {
-    standing(tables, entry, protocol, now_ns) & EXPIRED != 0
+    tables.standing(entry, protocol, now_ns) & EXPIRED != 0
 }
 
 /// The pair has been silent for longer than its state allows.
@@ -122,9 +122,9 @@ const EXPENDABLE: u32 = 2;
 const MAKES_ROOM: u32 = 4;
 
 /// How a pair stands: [`EXPIRED`], [`EXPENDABLE`], [`MAKES_ROOM`]. The one place that looks at both directions, in one
-/// register: see [`crate::forward::Fate`].
-#[inline(never)]
-fn standing<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> u32 {
+/// register: see [`crate::forward::Fate`]. Asked for by [`Tables::standing`].
+#[inline(always)]
+pub fn standing<T: Tables>(tables: &T, entry: T::Entry, protocol: u8, now_ns: u64) -> u32 {
     let flow = tables.load(entry);
     let Some(other) = tables.flow(&flow.reply_key(protocol)) else { return EXPIRED };
     let other = tables.load(other);

@@ -33,6 +33,11 @@ pub struct Way {
     pub ingress_ifindex: u32,
 }
 
+impl Way {
+    /// Nowhere yet.
+    const NOWHERE: Self = Self { hop: 0, hop_generation: 0, ingress_ifindex: 0 };
+}
+
 /// A flow to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewFlow {
@@ -49,15 +54,35 @@ pub struct NewFlow {
     pub original: Way,
     /// The way of the answers.
     pub reply: Way,
+    /// The key of a flow that is to make room for it.
+    pub victim: FlowKey,
+    /// Memory to write an entry in before it is inserted: here, and not on the BPF stack, whose chain is longest there.
+    pub entry: Flow,
 }
 
 impl NewFlow {
-    /// A flow whose packets with this key leave as they are; nothing else is known of it so far.
+    /// No flow yet.
+    pub const EMPTY: Self = Self {
+        kind: FlowKind::Masquerade as u8,
+        full_cone: 0,
+        network: 0,
+        translated: FlowKey::EMPTY,
+        original: Way::NOWHERE,
+        reply: Way::NOWHERE,
+        victim: FlowKey::EMPTY,
+        entry: Flow::EMPTY,
+    };
+
+    /// Makes it a flow of a kind whose packets with this key leave as they are; nothing else is known of it so far. In place, for it
+    /// not to lie on the stack meanwhile.
     #[inline(always)]
-    #[must_use]
-    pub const fn to(kind: FlowKind, key: &FlowKey) -> Self {
-        const NOWHERE: Way = Way { hop: 0, hop_generation: 0, ingress_ifindex: 0 };
-        Self { kind: kind as u8, full_cone: 0, network: 0, translated: *key, original: NOWHERE, reply: NOWHERE }
+    pub const fn begin(&mut self, kind: u8, key: &FlowKey) {
+        self.kind = kind;
+        self.full_cone = 0;
+        self.network = 0;
+        self.translated = *key;
+        self.original = Way::NOWHERE;
+        self.reply = Way::NOWHERE;
     }
 }
 
@@ -98,10 +123,16 @@ pub fn open<T: Tables>(
         round += 1;
     }
     let is_rescued = match failure {
-        DropReason::FlowTableFull => make_room(tables, hash, arrival.now_ns),
+        DropReason::FlowTableFull => make_room(tables, new, hash, arrival.now_ns),
         _ => candidates.may_change() && take_over(tables, &mut candidates, new, arrival.now_ns),
     };
-    if !is_rescued || try_port(tables, headers, new, arrival).is_err() {
+    if !is_rescued {
+        return Err(failure);
+    }
+    if let Some(entry) = tables.flow(&new.victim) {
+        end(tables, &new.victim, entry, EndReason::Evicted, arrival.now_ns);
+    }
+    if try_port(tables, headers, new, arrival).is_err() {
         return Err(failure);
     }
     note(tables, &headers.key, &new.translated, hash);
@@ -110,7 +141,12 @@ pub fn open<T: Tables>(
 
 /// Opens the flow with the source port that it has been given.
 #[inline(always)]
-fn try_port<T: Tables>(tables: &mut T, headers: &Headers, new: &NewFlow, arrival: &Arrival) -> Result<(), InsertError> {
+fn try_port<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    new: &mut NewFlow,
+    arrival: &Arrival,
+) -> Result<(), InsertError> {
     let hides_source = new.translated.source != headers.key.source || new.kind == FlowKind::Host as u8;
     if hides_source && is_reserved(tables, &new.translated, arrival.now_ns) {
         return Err(InsertError::Exists);
@@ -139,7 +175,7 @@ fn note<T: Tables>(tables: &mut T, key: &FlowKey, translated: &FlowKey, hash: u3
 
 /// Inserts the reply entry, in the place of a pair that has ended if one holds the key.
 #[inline(never)]
-fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64) -> Result<(), InsertError> {
+fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &mut NewFlow, now_ns: u64) -> Result<(), InsertError> {
     let reply_key = new.translated.reversed();
     if let Some(holder) = tables.flow(&reply_key) {
         if !has_ended(tables, holder, reply_key.protocol, now_ns) {
@@ -147,8 +183,8 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
         }
         end(tables, &reply_key, holder, EndReason::Evicted, now_ns);
     }
-    let reply = entry(&reply_key, &key.reversed(), new, &new.reply, Direction::Reply, now_ns);
-    tables.insert_flow(&reply_key, &reply)
+    write_entry(&reply_key, &key.reversed(), new, Direction::Reply, now_ns);
+    tables.insert_flow(&reply_key, &new.entry)
 }
 
 /// Inserts the entry of the opening packet's direction; when another CPU has opened the same flow meanwhile, its mapping
@@ -157,12 +193,13 @@ fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, now_ns: u64)
 fn insert_original<T: Tables>(
     tables: &mut T,
     headers: &Headers,
-    new: &NewFlow,
+    new: &mut NewFlow,
     now_ns: u64,
 ) -> Result<(), InsertError> {
     // What the packet shows is noted when it is carried.
-    let original = entry(&headers.key, &new.translated, new, &new.original, Direction::Original, now_ns);
-    match tables.insert_flow(&headers.key, &original) {
+    let leaves = new.translated;
+    write_entry(&headers.key, &leaves, new, Direction::Original, now_ns);
+    match tables.insert_flow(&headers.key, &new.entry) {
         Ok(()) => {
             tables.count(PathCount::FlowsOpened, headers.total_len);
             if tables.is_listened_to(now_ns) {
@@ -187,35 +224,38 @@ const fn first_shown(headers: &Headers) -> u8 {
 }
 
 #[inline(always)]
-fn entry(arrives: &FlowKey, leaves: &FlowKey, new: &NewFlow, way: &Way, direction: Direction, now_ns: u64) -> Flow {
-    Flow {
-        last_seen_ns: now_ns,
-        source: leaves.source,
-        destination: leaves.destination,
-        source_port: leaves.source_port,
-        destination_port: leaves.destination_port,
-        address_delta: Checksum::NONE
-            .replace_u32(arrives.source, leaves.source)
-            .replace_u32(arrives.destination, leaves.destination)
-            .folded(),
-        port_delta: if arrives.source_port == leaves.source_port && arrives.destination_port == leaves.destination_port
-        {
+fn write_entry(arrives: &FlowKey, leaves: &FlowKey, new: &mut NewFlow, direction: Direction, now_ns: u64) {
+    let NewFlow { kind, network, original, reply, entry, .. } = new;
+    let way = match direction {
+        Direction::Original => original,
+        Direction::Reply => reply,
+    };
+    entry.last_seen_ns = now_ns;
+    entry.source = leaves.source;
+    entry.destination = leaves.destination;
+    entry.source_port = leaves.source_port;
+    entry.destination_port = leaves.destination_port;
+    entry.address_delta = Checksum::NONE
+        .replace_u32(arrives.source, leaves.source)
+        .replace_u32(arrives.destination, leaves.destination)
+        .folded();
+    entry.port_delta =
+        if arrives.source_port == leaves.source_port && arrives.destination_port == leaves.destination_port {
             0
         } else {
             Checksum::NONE
                 .replace_u16(arrives.source_port, leaves.source_port)
                 .replace_u16(arrives.destination_port, leaves.destination_port)
                 .folded()
-        },
-        hop: way.hop,
-        hop_generation: way.hop_generation,
-        seen: 0,
-        role: Flow::pack_role_number(direction, new.kind),
-        ingress_ifindex: way.ingress_ifindex,
-        network: new.network,
-        next_hop: NextHop::Asked as u8,
-        reserved: 0,
-        sequence_end: 0,
-        acknowledged: 0,
-    }
+        };
+    entry.hop = way.hop;
+    entry.hop_generation = way.hop_generation;
+    entry.seen = 0;
+    entry.role = Flow::pack_role_number(direction, *kind);
+    entry.ingress_ifindex = way.ingress_ifindex;
+    entry.network = *network;
+    entry.next_hop = NextHop::Asked as u8;
+    entry.reserved = 0;
+    entry.sequence_end = 0;
+    entry.acknowledged = 0;
 }

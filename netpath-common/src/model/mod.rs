@@ -17,7 +17,7 @@ use crate::{
         FragmentKey, FragmentPorts, Hop, HopKind, Ipv6Address, Mode, PathCount, Policy, Port, PublishedBlock,
         PublishedKey, Rate, Refusal, Sender, Uplink, UplinkAddress,
     },
-    conntrack::PairState,
+    conntrack::{self, PairState},
     nat::answer::spend,
     tables::{InsertError, Neighbour, Origin, Route, RouteQuery, Tables},
 };
@@ -274,6 +274,10 @@ impl Tables for Model {
         }
     }
 
+    fn standing(&self, entry: Self::Entry, protocol: u8, now_ns: u64) -> u32 {
+        conntrack::standing(self, entry, protocol, now_ns)
+    }
+
     fn timeout_s(&self, state: PairState) -> u32 {
         self.timeouts.get(&state).copied().unwrap_or(state.default_timeout_s())
     }
@@ -438,8 +442,9 @@ impl Tables for Model {
         self.listened_to
     }
 
-    fn announce(&mut self, event: &Event) {
-        self.events.push(*event);
+    fn announce(&mut self, event: impl FnOnce(&Self) -> Event) {
+        let event = event(self).of_original();
+        self.events.push(event);
     }
 
     fn policy(&self) -> Option<&Policy> {

@@ -110,7 +110,7 @@ fn try_begin<T: Tables>(
         // The loopback interface takes 64 KiB at once, a container's veth doesn't, and there is nobody who fragments.
         return Err(DropReason::TooBig);
     }
-    *flow = NewFlow::to(FlowKind::Loopback, key);
+    flow.begin(FlowKind::Loopback as u8, key);
     flow.network = endpoint.network;
     flow.translated.source = endpoint.gateway;
     flow.translated.destination = published.address;

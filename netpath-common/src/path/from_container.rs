@@ -219,7 +219,7 @@ fn try_hairpin<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    *flow = NewFlow { kind: flow.kind, ..NewFlow::to(FlowKind::Hairpin, &headers.key) };
+    flow.begin(flow.kind, &headers.key);
     match describe_hairpin(tables, headers, published, arrival, flow) {
         Hairpin::Described => {}
         Hairpin::ForeignSource => return leave(mode, PathCount::ToKernel, DropReason::ForeignSource).map(Some),
@@ -310,7 +310,7 @@ fn try_masquerade<T: Tables>(
     if let Some(verdict) = may_open(tables, headers, arrival)? {
         return Ok(Some(verdict));
     }
-    *flow = NewFlow { kind: flow.kind, ..NewFlow::to(FlowKind::Masquerade, &headers.key) };
+    flow.begin(flow.kind, &headers.key);
     flow.original.ingress_ifindex = arrival.ifindex;
     match way_out(tables, headers, flow) {
         WayOut::Uplink => {}

@@ -95,7 +95,7 @@ fn try_avoid_clash<T: Tables>(
     let Some(uplink) = tables.uplink(arrival.ifindex) else {
         return Ok(Some(Verdict::kernel(PathCount::ToKernel)));
     };
-    *flow = NewFlow::to(FlowKind::Host, &headers.key);
+    flow.begin(FlowKind::Host as u8, &headers.key);
     let hop_generation = generation(tables, uplink.hop);
     flow.original = Way { hop: uplink.hop, hop_generation, ingress_ifindex: HOST_IFINDEX };
     flow.reply = Way { ingress_ifindex: 0, ..flow.original };

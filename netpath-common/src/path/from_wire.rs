@@ -100,7 +100,7 @@ fn try_unknown<T: Tables>(
         return Err(DropReason::SpoofedSource);
     }
     policy::permit(tables, headers, target.address, Origin::Wire)?;
-    *flow = NewFlow { kind, ..NewFlow::to(FlowKind::Published, &headers.key) };
+    flow.begin(kind, &headers.key);
     describe_published(tables, headers, &target, arrival, flow)
 }
 

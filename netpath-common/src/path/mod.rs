@@ -85,11 +85,7 @@ pub struct Workspace {
 
 impl Workspace {
     /// Nothing is known.
-    pub const EMPTY: Self = Self {
-        headers: Headers::EMPTY,
-        flow: NewFlow::to(FlowKind::Masquerade, &Headers::EMPTY.key),
-        next_hop: [0; 4],
-    };
+    pub const EMPTY: Self = Self { headers: Headers::EMPTY, flow: NewFlow::EMPTY, next_hop: [0; 4] };
 }
 
 /// The way that both directions share: parse, and carry what belongs to a flow. `unknown` decides what becomes of the rest,

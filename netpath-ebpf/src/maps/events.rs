@@ -25,8 +25,12 @@ pub(crate) fn are_listened_to(now_ns: u64) -> bool {
 
 /// Tells an event, or counts that it couldn't be told.
 #[inline(always)]
-pub(crate) fn tell(event: &Event) {
-    if EVENTS.output_untyped::<Event>(event, 0).is_err() {
-        counters::took(PathCount::EventsLost as u32, 0);
+pub(crate) fn tell(event: impl FnOnce() -> Event) {
+    match EVENTS.reserve_untyped::<Event>(0) {
+        Some(mut place) => {
+            place.write(event());
+            place.submit(0);
+        }
+        None => counters::took(PathCount::EventsLost as u32, 0),
     }
 }

@@ -26,7 +26,7 @@ pub(crate) mod scratch;
 pub(crate) mod timeouts;
 pub(crate) mod uplinks;
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
 use netpath_common::{
     abi::{
@@ -34,7 +34,7 @@ use netpath_common::{
         FragmentKey, FragmentPorts, Hop, Ipv6Address, PathCount, Policy, Port, PublishedBlock, PublishedKey, Rate,
         Refusal, Sender, Uplink,
     },
-    conntrack::PairState,
+    conntrack::{self, PairState},
     tables::{InsertError, Route, RouteQuery, Tables},
 };
 
@@ -78,6 +78,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn follow(&mut self, entry: flows::Entry, sequence_end: u32, acknowledged: u32) {
         entry.follow(sequence_end, acknowledged);
+    }
+
+    #[inline(always)]
+    fn standing(&self, entry: flows::Entry, protocol: u8, now_ns: u64) -> u32 {
+        np_flow_standing(entry.pointer(), u32::from(protocol), now_ns)
     }
 
     #[inline(always)]
@@ -256,8 +261,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn announce(&mut self, event: &Event) {
-        events::tell(event);
+    fn announce(&mut self, event: impl FnOnce(&Self) -> Event) {
+        events::tell(|| event(self));
     }
 
     #[inline(always)]
@@ -274,4 +279,12 @@ impl Tables for KernelTables {
     fn count(&mut self, path: PathCount, bytes: u32) {
         counters::took(path as u32, bytes);
     }
+}
+
+/// [`conntrack::standing`] of an entry: a global function, see [`flows`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn np_flow_standing(flow: *mut Flow, protocol: u32, now_ns: u64) -> u32 {
+    let Some(entry) = flows::Entry::of(flow) else { return 0 };
+    conntrack::standing(&KernelTables::new(ptr::null_mut()), entry, protocol as u8, now_ns)
 }

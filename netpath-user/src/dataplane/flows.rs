@@ -89,7 +89,7 @@ impl Shape {
 
     /// What the map says of an empty table.
     pub(super) const fn empty(&self) -> FlowTable {
-        FlowTable { seed: self.seed, entries_max: self.entries_max, entries: 0 }
+        FlowTable { seed: self.seed, entries_max: self.entries_max, entries: 0, reserved: 0 }
     }
 
     /// Whether a key's place may be one with this tag in this bucket.
@@ -134,7 +134,7 @@ impl Table {
         let table: Array<_, FlowTable> = pins::typed(layout, map::FLOW_TABLE, Map::Array)?;
         let tags = pins::open(layout, map::FLOW_TAGS)?;
         let FlowTable { seed, entries_max, .. } = read(&table)?;
-        let regions = tags.info().map(|info: MapInfo| info.max_entries() / REGION).map_err(anyhow::Error::from)?;
+        let regions = tags.info().map(|info: MapInfo| info.max_entries()).map_err(anyhow::Error::from)?;
         Ok(Self {
             shape: Shape { seed, entries_max, regions },
             table,
@@ -155,7 +155,7 @@ impl Table {
     /// # Errors
     ///
     /// When the map can't be read.
-    pub(super) fn entries(&self) -> anyhow::Result<u32> {
+    pub(super) fn entries(&self) -> anyhow::Result<u64> {
         Ok(read(&self.table)?.entries)
     }
 

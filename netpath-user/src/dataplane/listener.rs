@@ -91,10 +91,10 @@ impl Listener {
         Ok(())
     }
 
-    /// The next event, if there is one now.
+    /// The next event, if there is one now, as the original direction has it.
     pub fn take(&mut self) -> Option<Event> {
         let item = self.ring.get_mut().next()?;
-        bytemuck::try_pod_read_unaligned(&item).ok()
+        bytemuck::try_pod_read_unaligned(&item).ok().map(Event::of_original)
     }
 
     /// How many events were lost since this listener began, because the ring was full.

@@ -7,7 +7,7 @@ use aya::{
 };
 use netpath_common::abi::{
     Address, Admitted, AdmittedKey, Asked, AskedKey, ClosedPorts, Cone, ConeKey, ConeOwner, Config, Endpoint,
-    FlowBucket, FlowKey, FlowTable, FlowTags, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port,
+    FlowBucket, FlowKey, FlowRegion, FlowTable, FragmentKey, FragmentPorts, Handover, Hop, Ipv6Address, Policy, Port,
     PublishedBlock, PublishedKey, Sender, Traffic, Uplink,
     names::{map, variable},
 };
@@ -43,7 +43,7 @@ struct Shape {
 const SHAPES: [Shape; 29] = [
     shape::<u32, FlowTable>(map::FLOW_TABLE, MapType::Array),
     shape::<u32, FlowBucket>(map::FLOW_BUCKETS, MapType::Array),
-    shape::<u32, FlowTags>(map::FLOW_TAGS, MapType::Array),
+    shape::<u32, FlowRegion>(map::FLOW_TAGS, MapType::Array),
     // A lock has a line of the CPU's cache for itself.
     shape::<u32, [u8; 64]>(map::FLOW_LOCKS, MapType::Array),
     shape::<Address, Endpoint>(map::ENDPOINTS, MapType::Hash),
@@ -103,7 +103,7 @@ pub(super) fn load(layout: &Layout, flows_max: u32, netns_cookie: u64) -> anyhow
         .override_global(variable::FLOW_ENTRIES_MAX, &table.entries_max, true)
         .override_global(variable::FLOW_REGIONS, &table.regions, true)
         .map_max_entries(map::FLOW_BUCKETS, table.buckets())
-        .map_max_entries(map::FLOW_TAGS, table.buckets())
+        .map_max_entries(map::FLOW_TAGS, table.regions)
         .map_max_entries(map::FLOW_LOCKS, table.regions)
         .map_max_entries(map::HANDOVER, table.entries_max)
         .map_max_entries(map::ENDPOINTS, ENDPOINTS_MAX)

@@ -120,7 +120,7 @@ impl Pins {
     ///
     /// When the map can't be read.
     pub fn flows_used(&self) -> anyhow::Result<u64> {
-        Ok(u64::from(self.table.entries()?.div_ceil(2)))
+        Ok(self.table.entries()?.div_ceil(2))
     }
 
     /// Bytes of kernel memory that the flow table takes, as the kernel counts them; `None` where it doesn't say.

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use netpath_common::abi::names::{SCHEMA, map};
-use netpath_common::abi::{FlowTable, FlowTags};
+use netpath_common::abi::{FlowRegion, FlowTable};
 use netpath_tests::case::Case;
 use netpath_tests::client::{TcpClient, UdpClient};
 use netpath_tests::container::{Container, Docker};
@@ -335,11 +335,12 @@ impl Maps {
     }
 
     /// How many entries of flows the programs have counted, and how many there are: places with a tag, whatever lies there.
-    fn flow_entries(&self) -> Result<(u32, usize)> {
+    fn flow_entries(&self) -> Result<(u64, usize)> {
         let open = |name| MapData::from_pin(self.pin(name)).map(Map::Array).with_context(|| format!("open {name}"));
         let table: Array<_, FlowTable> = open(map::FLOW_TABLE)?.try_into()?;
-        let tags: Array<_, FlowTags> = open(map::FLOW_TAGS)?.try_into()?;
-        let tagged = tags.iter().map(|tags| Ok(tags?.taken().count())).sum::<Result<_>>()?;
+        let regions: Array<_, FlowRegion> = open(map::FLOW_TAGS)?.try_into()?;
+        let tagged = |region: FlowRegion| region.tags.iter().map(|tags| tags.taken().count()).sum::<usize>();
+        let tagged = regions.iter().map(|region| Ok(tagged(region?))).sum::<Result<_>>()?;
         Ok((table.get(&0, 0)?.entries, tagged))
     }
 

@@ -374,11 +374,7 @@ fn a_port_published_on_every_address_is_published_on_the_hosts_addresses_only() 
 
 /// What was announced: the kind, the reason and the container's port.
 fn announced(model: &Model) -> Vec<(u8, u8, u16)> {
-    model
-        .events
-        .iter()
-        .map(|event| (event.kind, event.reason, u16::from_be_bytes(event.original.source_port)))
-        .collect()
+    model.events.iter().map(|event| (event.kind, event.reason, u16::from_be_bytes(event.key.source_port))).collect()
 }
 
 #[test]
@@ -393,15 +389,15 @@ fn a_listener_hears_of_a_flows_beginning_and_of_why_it_ends() {
     }
     assert_eq!(announced(&model), [(new, 0, 5000)], "a packet of a known flow is no news");
     let [event] = model.events.as_slice() else { panic!("{:?}", model.events) };
-    assert_eq!((event.original.source, event.original.destination), (CLIENT, FAR));
-    assert_eq!((event.reply.source, event.reply.destination, event.network), (FAR, Model::HOST, 1));
+    assert_eq!((event.key.source, event.key.destination), (CLIENT, FAR));
+    assert_eq!((event.reply_key.source, event.reply_key.destination, event.network), (FAR, Model::HOST, 1));
 
     // The packet after the flow's time ends it and opens the next one.
     _ = outbound(&mut model, CLIENT_IFINDEX, 60, &mut build(udp_to(53), Kind::Udp, b""));
     let expired = (destroy, EndReason::Expired as u8, 5000);
     assert_eq!(announced(&model)[1..], [expired, (new, 0, 5000)]);
     assert_eq!((model.events[1].time_ns, model.events[1].last_seen_ns), (60 * SECOND_NS, 20 * SECOND_NS));
-    assert_eq!(model.events[1].original, model.events[0].original);
+    assert_eq!(model.events[1].key, model.events[0].key);
 }
 
 #[test]
@@ -418,8 +414,8 @@ fn a_removed_flow_goes_as_a_whole_by_the_key_of_either_direction() {
         assert!(!conntrack::remove(&mut model, &named, 2 * SECOND_NS), "it is gone");
         assert_eq!(model.flows.len(), 2, "the other flow stays");
         assert_eq!(announced(&model), [(EventKind::Destroy as u8, EndReason::Removed as u8, 5000)]);
-        assert_eq!((model.events[0].original, model.events[0].reply), (key, reply_key));
-        assert_eq!((model.events[0].original_seen, model.events[0].reply_seen), (Seen::PACKET, 0));
+        assert_eq!((model.events[0].key, model.events[0].reply_key), (key, reply_key));
+        assert_eq!((model.events[0].seen, model.events[0].reply_seen), (Seen::PACKET, 0));
     }
 }
 
@@ -430,7 +426,7 @@ fn a_flow_that_takes_the_place_of_an_ended_one_evicts_it() {
     model.listened_to = true;
     let other = Summary { source: WEB, ..udp_to(53) };
     _ = outbound(&mut model, WEB_IFINDEX, 100, &mut build(other, Kind::Udp, b""));
-    let kinds: Vec<_> = model.events.iter().map(|event| (event.kind, event.reason, event.original.source)).collect();
+    let kinds: Vec<_> = model.events.iter().map(|event| (event.kind, event.reason, event.key.source)).collect();
     assert_eq!(kinds, [(EventKind::Destroy as u8, EndReason::Evicted as u8, CLIENT), (EventKind::New as u8, 0, WEB)]);
     assert_eq!(model.counted(PathCount::FlowsEvicted), 1);
 }

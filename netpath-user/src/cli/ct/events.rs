@@ -163,10 +163,10 @@ impl Context {
     }
 
     fn told(&self, event: &Event, kind: EventKind) -> Told<'_> {
-        let protocol = event.original.protocol;
+        let protocol = event.key.protocol;
         let shown = |seen| Shown { seen, ..Shown::default() };
         let State { name, timeout_ns, assured } =
-            state(protocol, &shown(event.original_seen), &shown(event.reply_seen), &self.names.timeouts);
+            state(protocol, &shown(event.seen), &shown(event.reply_seen), &self.names.timeouts);
         let idle_ns = event.time_ns.saturating_sub(event.last_seen_ns);
         let reason = EndReason::ALL.into_iter().find(|reason| *reason as u8 == event.reason);
         Told {
@@ -179,8 +179,8 @@ impl Context {
             protocol_number: protocol,
             state: name,
             kind: Flow { role: event.role, ..bytemuck::Zeroable::zeroed() }.kind().name(),
-            original: event.original.into(),
-            reply: event.reply.into(),
+            original: event.key.into(),
+            reply: event.reply_key.into(),
             network: self.names.networks.get(&event.network).map(String::as_str),
             network_number: event.network,
             replied: event.reply_seen != 0,
@@ -247,18 +247,18 @@ mod tests {
     }
 
     fn event(kind: EventKind, reason: u8, seen: [u8; 2]) -> Event {
-        let [(original, flow), (reply, _)] = published();
-        let [original_seen, reply_seen] = seen;
+        let [(key, flow), (reply_key, _)] = published();
+        let [seen, reply_seen] = seen;
         Event {
             time_ns: 110 * SECOND,
             last_seen_ns: 107 * SECOND,
-            original,
-            reply,
+            key,
+            reply_key,
             network: 1,
             kind: kind as u8,
             reason,
             role: flow.role,
-            original_seen,
+            seen,
             reply_seen,
             reserved: 0,
         }
