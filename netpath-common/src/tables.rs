@@ -159,6 +159,9 @@ pub trait Tables {
     /// Whether no flow may be translated to a port (host order), whatever its protocol.
     fn is_reserved_port(&self, port: u16) -> bool;
 
+    /// Says that a key is about to be inserted, for its place to be on its way from memory by then.
+    fn foresee_flow(&self, key: &FlowKey);
+
     /// Inserts a flow that isn't there yet; atomic against other CPUs.
     ///
     /// # Errors

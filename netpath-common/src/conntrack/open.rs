@@ -98,6 +98,8 @@ pub fn open<T: Tables>(
     new: &mut NewFlow,
     arrival: &Arrival,
 ) -> Result<(), DropReason> {
+    tables.foresee_flow(&headers.key);
+    tables.foresee_flow(&new.translated.reversed());
     let mut candidates = Candidates::new(tables.config(), &headers.key, new.full_cone);
     if new.kind == FlowKind::Routed as u8 {
         candidates.keep_port();
@@ -177,14 +179,17 @@ fn note<T: Tables>(tables: &mut T, key: &FlowKey, translated: &FlowKey, hash: u3
 #[inline(never)]
 fn reserve<T: Tables>(tables: &mut T, key: &FlowKey, new: &mut NewFlow, now_ns: u64) -> Result<(), InsertError> {
     let reply_key = new.translated.reversed();
-    if let Some(holder) = tables.flow(&reply_key) {
-        if !has_ended(tables, holder, reply_key.protocol, now_ns) {
-            return Err(InsertError::Exists);
-        }
-        end(tables, &reply_key, holder, EndReason::Evicted, now_ns);
-    }
     write_entry(&reply_key, &key.reversed(), new, Direction::Reply, now_ns);
-    tables.insert_flow(&reply_key, &new.entry)
+    let Err(error) = tables.insert_flow(&reply_key, &new.entry) else { return Ok(()) };
+    // Also in a full table: who has the key may make room.
+    match tables.flow(&reply_key) {
+        Some(holder) if has_ended(tables, holder, reply_key.protocol, now_ns) => {
+            end(tables, &reply_key, holder, EndReason::Evicted, now_ns);
+            tables.insert_flow(&reply_key, &new.entry)
+        }
+        Some(_) => Err(InsertError::Exists),
+        None => Err(error),
+    }
 }
 
 /// Inserts the entry of the opening packet's direction; when another CPU has opened the same flow meanwhile, its mapping

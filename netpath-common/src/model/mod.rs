@@ -286,6 +286,8 @@ impl Tables for Model {
         self.reserved_ports.contains(&port)
     }
 
+    fn foresee_flow(&self, _key: &FlowKey) {}
+
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
         if self.flows.contains_key(key) {
             return Err(InsertError::Exists);

@@ -96,6 +96,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn foresee_flow(&self, key: &FlowKey) {
+        flows::foresee(key);
+    }
+
+    #[inline(always)]
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
         flows::insert(key, flow)
     }

@@ -94,6 +94,8 @@ impl Carrier {
             ensure!(left.is_empty(), "programs are left after netpath was detached: {left:?}");
             Ok(())
         })?;
+        // What an earlier side has left, netpath would take over, and look through for each new flow.
+        site.lab.host().run(&["conntrack", "--flush"])?;
         site.rules.set(site.lab.host(), self.rules(), 0)?;
         match self {
             Self::Iptables | Self::Legacy | Self::Nftables | Self::Routed => {}
