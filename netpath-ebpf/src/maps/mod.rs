@@ -1,6 +1,6 @@
 //! The maps, one file each: a private static and a few typed functions. The only unsafe code that touches maps.
 //!
-//! [`KernelTables`] puts them together for the packet path. What userspace may resize (`FLOWS`, `ENDPOINTS`, ...) has its
+//! [`KernelTables`] puts them together for the packet path. What userspace may resize (`FLOW_BUCKETS`, `ENDPOINTS`, ...) has its
 //! smallest useful size here; `docs/maps.md` has the sizes that the daemon gives them.
 
 pub(crate) mod admitted;

@@ -6,6 +6,7 @@
 mod adopt;
 mod budget;
 mod closed_ports;
+mod flow_table;
 mod handover;
 mod harness;
 mod policy;
