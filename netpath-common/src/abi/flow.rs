@@ -39,6 +39,14 @@ impl FlowKey {
         reserved: [0; 3],
     };
 
+    /// Whether two keys are the same: in one comparison, for the verifier to follow one way on.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let (one, other): ([u32; 4], [u32; 4]) = (bytemuck::cast(*self), bytemuck::cast(*other));
+        (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
+    }
+
     /// The tuple of a packet that answers this one.
     #[inline(always)]
     #[must_use]

@@ -19,7 +19,7 @@ pub(super) fn began<T: Tables>(tables: &mut T, key: &FlowKey, new: &NewFlow, see
         kind: EventKind::New as u8,
         reason: 0,
         role: Flow::pack_role_number(Direction::Original, new.kind),
-        seen: seen,
+        seen,
         reply_seen: 0,
         reserved: 0,
     });

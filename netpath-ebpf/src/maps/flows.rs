@@ -8,8 +8,6 @@
 //! first. What searches and writes are global functions (`no_mangle`, pointers that they test): the verifier goes through each of
 //! them once, and not again from each place that calls it. No helper may be called under a lock, so all parts are looked up before.
 
-use core::mem::transmute;
-
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, bpf_spin_lock as SpinLock},
@@ -335,9 +333,8 @@ fn slot(bucket: *mut FlowBucket, place: u32) -> *mut FlowSlot {
 
 #[inline(always)]
 fn holds(bucket: *mut FlowBucket, place: u32, key: &FlowKey) -> bool {
-    // SAFETY: a slot of the table; and each key is four words. As one comparison: the verifier follows one way on.
-    let (one, other): ([u32; 4], [u32; 4]) = unsafe { (transmute((*slot(bucket, place)).key), transmute(*key)) };
-    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
+    // SAFETY: a slot of the table.
+    unsafe { (*slot(bucket, place)).key.is(key) }
 }
 
 #[inline(always)]

@@ -97,7 +97,7 @@ fn two_cpus_that_open_and_end_the_same_flows_leave_no_half_and_no_miscount() {
                         let run =
                             host_of_both.kernel.test_tc("np_uplink", host_of_both.uplink, &frames[number as usize]);
                         run.expect("the program runs");
-                        if (turn + cpu) % 3 == 0 {
+                        if (turn + cpu).is_multiple_of(3) {
                             remover.remove(&[key(number)]).expect("the program runs")
                         } else {
                             0
