@@ -14,7 +14,7 @@
 use crate::abi::{FlowKey, FlowTags};
 
 /// Places of a bucket.
-pub const SLOTS: u32 = 8;
+pub const PLACES: u32 = 8;
 /// Buckets of a region.
 pub const REGION: u32 = 128;
 /// The tag of a free place.
@@ -25,7 +25,7 @@ pub const FREE: u16 = 0;
 #[must_use]
 pub const fn regions(entries_max: u32) -> u32 {
     let places = entries_max as u64 * 7 / 4;
-    places.div_ceil((SLOTS * REGION) as u64) as u32
+    places.div_ceil((PLACES * REGION) as u64) as u32
 }
 
 /// A keyed hash of a tuple. Who doesn't know the key can't tell which tuples share a bucket.
@@ -74,7 +74,7 @@ pub const fn tag(hash: u64) -> u16 {
 pub const fn lane(word: u64, tag: u16) -> Option<u32> {
     const ONES: u64 = 0x0001_0001_0001_0001;
     const HIGHS: u64 = 0x8000_8000_8000_8000;
-    const PLACES: u64 = 0x0000_0001_0002_0003;
+    const NUMBERS: u64 = 0x0000_0001_0002_0003;
     let differing = word ^ (ONES * tag as u64);
     // Above the lowest match others may seem to be ones, by the borrow; the lowest is right.
     let matches = differing.wrapping_sub(ONES) & !differing & HIGHS;
@@ -82,10 +82,10 @@ pub const fn lane(word: u64, tag: u16) -> Option<u32> {
         return None;
     }
     let lowest = (matches & matches.wrapping_neg()) >> 15;
-    Some((lowest.wrapping_mul(PLACES) >> 48) as u32 & 3)
+    Some((lowest.wrapping_mul(NUMBERS) >> 48) as u32 & 3)
 }
 
-/// The place of a bucket that has a tag; [`SLOTS`] when none has. A number and no `Option`: the verifier follows one way on.
+/// The place of a bucket that has a tag; [`PLACES`] when none has. A number and no `Option`: the verifier follows one way on.
 #[inline(always)]
 #[must_use]
 pub const fn place_of(tags: &FlowTags, tag: u16) -> u32 {
@@ -93,7 +93,7 @@ pub const fn place_of(tags: &FlowTags, tag: u16) -> u32 {
         Some(lane) => lane,
         None => match lane(tags.words[1], tag) {
             Some(lane) => 4 + lane,
-            None => SLOTS,
+            None => PLACES,
         },
     }
 }
@@ -136,8 +136,8 @@ mod tests {
         let tags = FlowTags { words: [0x8000_0000_ffff_0000, 0x0000_0000_0000_8abc] };
         assert_eq!(load(&tags), 3);
         assert_eq!(tags.taken().collect::<Vec<_>>(), [1, 3, 4]);
-        assert_eq!([0x8000, 0xffff, 0x8abc, 0x9999, FREE].map(|tag| place_of(&tags, tag)), [3, 1, 4, SLOTS, 0]);
-        assert_eq!(load(&FlowTags { words: [u64::MAX; 2] }), SLOTS);
+        assert_eq!([0x8000, 0xffff, 0x8abc, 0x9999, FREE].map(|tag| place_of(&tags, tag)), [3, 1, 4, PLACES, 0]);
+        assert_eq!(load(&FlowTags { words: [u64::MAX; 2] }), PLACES);
     }
 
     /// Flows as a client makes them that counts its ports up, through the addresses of a network.
@@ -161,7 +161,7 @@ mod tests {
         for number in 0..entries {
             let hash = hash(seed, &key(number));
             let (first, second) = (bucket(hash, regions, 0) as usize, bucket(hash, regions, 1) as usize);
-            let fits = |tags: &FlowTags| place_of(tags, tag(hash)) == SLOTS && place_of(tags, FREE) < SLOTS;
+            let fits = |tags: &FlowTags| place_of(tags, tag(hash)) == PLACES && place_of(tags, FREE) < PLACES;
             let order = if load(&table[second]) < load(&table[first]) { [second, first] } else { [first, second] };
             let Some(bucket) = order.into_iter().find(|bucket| fits(&table[*bucket])) else {
                 failed += 1;

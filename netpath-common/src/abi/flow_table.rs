@@ -1,7 +1,7 @@
 //! How the flow table lies in the kernel's arrays; what lies where is [`crate::flow_table`]'s.
 
 use super::{Flow, FlowKey, abi};
-use crate::flow_table::{REGION, SLOTS};
+use crate::flow_table::{PLACES, REGION};
 
 abi! {
     /// What is to be known of a flow table as a whole. The daemon writes it before any program runs; from then on programs count
@@ -20,7 +20,7 @@ abi! {
 
 abi! {
     /// A place for an entry: a line of the CPU's cache. What it holds counts only while its tag is set.
-    pub struct FlowSlot[64] {
+    pub struct FlowPlace[64] {
         /// The key.
         pub key: FlowKey,
         /// The value.
@@ -32,7 +32,7 @@ abi! {
     /// The places of a bucket.
     pub struct FlowBucket[512] {
         /// The places, in the order of the bucket's tags.
-        pub slots: [FlowSlot; SLOTS as usize],
+        pub places: [FlowPlace; PLACES as usize],
     }
 }
 
@@ -56,6 +56,6 @@ impl FlowTags {
     /// The places that are taken, in their order.
     pub fn taken(&self) -> impl Iterator<Item = usize> {
         let words = self.words;
-        (0..SLOTS as usize).filter(move |place| words[place / 4] >> (16 * (place % 4)) & 0xffff != 0)
+        (0..PLACES as usize).filter(move |place| words[place / 4] >> (16 * (place % 4)) & 0xffff != 0)
     }
 }

@@ -27,7 +27,7 @@ pub use event::{EndReason, Event, EventKind};
 pub use flow::{
     Direction, Flow, FlowKey, FlowKind, FragmentKey, FragmentPorts, Handover, HeldFragment, HeldKey, NextHop, Seen,
 };
-pub use flow_table::{FlowBucket, FlowRegion, FlowSlot, FlowTable, FlowTags};
+pub use flow_table::{FlowBucket, FlowPlace, FlowRegion, FlowTable, FlowTags};
 pub use policy::{Action, Origin, Policy, PolicyKey, PolicyRule};
 pub use published::{PublishedBlock, PublishedKey};
 pub use socket::{Asked, AskedKey};

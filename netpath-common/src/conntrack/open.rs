@@ -1,7 +1,7 @@
 //! Opening a flow: the reply's key is the reservation, the source port what is searched for.
 //!
-//! The reply entry is inserted first and only if it isn't there (`BPF_NOEXIST`): that one operation makes the mapping
-//! unique, whatever other CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
+//! The reply entry is inserted first and only if it isn't there: that one operation makes the mapping unique, whatever other
+//! CPUs do at the same time. Uniqueness is on the whole tuple, as in nf_nat, so one port serves
 //! many destinations. A clash with a pair that has expired takes its place; when no port is free, so does one with a pair
 //! that is expendable and silent.
 

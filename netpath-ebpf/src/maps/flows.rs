@@ -16,8 +16,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use netpath_common::{
-    abi::{Flow, FlowBucket, FlowKey, FlowRegion, FlowSlot, FlowTable, FlowTags},
-    flow_table::{FREE, REGION, SLOTS, bucket, hash, load, place_of, region, tag},
+    abi::{Flow, FlowBucket, FlowKey, FlowPlace, FlowRegion, FlowTable, FlowTags},
+    flow_table::{FREE, PLACES, REGION, bucket, hash, load, place_of, region, tag},
     tables::InsertError,
 };
 
@@ -27,7 +27,7 @@ use crate::kernel::atomic;
 #[btf_map]
 static FLOW_TABLE: Array<FlowTable, 1> = Array::new();
 
-/// Buckets, by their number. That it may be mapped into memory lets the kernel begin it where a page begins: each slot is a line of
+/// Buckets, by their number. That it may be mapped into memory lets the kernel begin it where a page begins: each place is a line of
 /// cache then.
 #[btf_map]
 static FLOW_BUCKETS: Array<FlowBucket, { REGION as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -111,9 +111,9 @@ impl Entry {
 #[inline(always)]
 pub(crate) fn find(key: &FlowKey) -> Option<Entry> {
     let found = np_flow_find(key).checked_sub(1)?;
-    let slot = slot(bucket_at(&(found / SLOTS))?, found % SLOTS);
-    // SAFETY: the slot is one of the table's.
-    Some(Entry(unsafe { &raw mut (*slot).flow }))
+    let place = place_at(bucket_at(&(found / PLACES))?, found);
+    // SAFETY: the place is one of the table's.
+    Some(Entry(unsafe { &raw mut (*place).flow }))
 }
 
 /// Has the place of a key that is about to be inserted fetched from memory. Two that are fetched together take the time of one.
@@ -138,7 +138,7 @@ pub(crate) fn remove(key: &FlowKey) {
     _ = np_flow_remove(key);
 }
 
-/// Gives the number of a key's slot in the table plus one, 0 when it isn't there.
+/// Gives the number of a key's place in the table plus one, 0 when it isn't there.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn np_flow_find(key: *const FlowKey) -> u32 {
@@ -148,16 +148,16 @@ extern "C" fn np_flow_find(key: *const FlowKey) -> u32 {
     let mut at = region(hash, FLOW_REGIONS.load());
     let Some(region) = region_at(&at) else { return 0 };
     let (first, second) = (place_in(region, hash, 0), place_in(region, hash, 1));
-    if first < SLOTS {
+    if first < PLACES {
         at = bucket(hash, FLOW_REGIONS.load(), 0);
         if bucket_at(&at).is_some_and(|bucket| holds(bucket, first, key)) {
-            return at * SLOTS + first + 1;
+            return at * PLACES + first + 1;
         }
     }
-    if second < SLOTS {
+    if second < PLACES {
         at = bucket(hash, FLOW_REGIONS.load(), 1);
         if bucket_at(&at).is_some_and(|bucket| holds(bucket, second, key)) {
-            return at * SLOTS + second + 1;
+            return at * PLACES + second + 1;
         }
     }
     0
@@ -176,8 +176,8 @@ extern "C" fn np_flow_foresee(key: *const FlowKey) -> u32 {
     // SAFETY: tags of the table, read word by word.
     let free = place_of(unsafe { &*tags_of(region, hash, number) }, FREE);
     at = bucket(hash, FLOW_REGIONS.load(), number);
-    // SAFETY: a slot of the table; what it holds doesn't matter.
-    bucket_at(&at).map_or(0, |bucket| unsafe { (&raw const (*slot(bucket, free)).flow.hop).read_volatile() })
+    // SAFETY: a place of the table; what it holds doesn't matter.
+    bucket_at(&at).map_or(0, |bucket| unsafe { (&raw const (*place_at(bucket, free)).flow.hop).read_volatile() })
 }
 
 /// What [`np_flow_insert`] gives.
@@ -224,11 +224,11 @@ fn try_insert(key: &FlowKey, flow: &Flow) -> u32 {
 #[inline(always)]
 fn insert_into(region: *mut FlowRegion, buckets: [*mut FlowBucket; 2], hash: u64, key: &FlowKey, flow: &Flow) -> u32 {
     let (first, second) = (place_in(region, hash, 0), place_in(region, hash, 1));
-    if (first < SLOTS && holds(buckets[0], first, key)) || (second < SLOTS && holds(buckets[1], second, key)) {
+    if (first < PLACES && holds(buckets[0], first, key)) || (second < PLACES && holds(buckets[1], second, key)) {
         return EXISTS;
     }
     // No bucket has a tag twice.
-    let takes_second = first < SLOTS || (second >= SLOTS && emptier(region, hash) == 1);
+    let takes_second = first < PLACES || (second >= PLACES && emptier(region, hash) == 1);
     let (tags, bucket, taken) = if takes_second {
         (tags_of(region, hash, 1), buckets[1], second)
     } else {
@@ -236,15 +236,15 @@ fn insert_into(region: *mut FlowRegion, buckets: [*mut FlowBucket; 2], hash: u64
     };
     // SAFETY: tags of the table, which only who holds the lock writes.
     let free = place_of(unsafe { &*tags }, FREE);
-    if taken < SLOTS || free >= SLOTS {
+    if taken < PLACES || free >= PLACES {
         return FULL;
     }
-    // SAFETY: a slot of the table without a tag: nobody reads it, but for who saw the tag of an entry that has just been removed, see
+    // SAFETY: a place of the table without a tag: nobody reads it, but for who saw the tag of an entry that has just been removed, see
     // [`Entry::load`].
     unsafe {
-        let slot = slot(bucket, free);
-        (*slot).key = *key;
-        (*slot).flow = *flow;
+        let place = place_at(bucket, free);
+        (*place).key = *key;
+        (*place).flow = *flow;
     }
     flip(tags, free, tag(hash));
     INSERTED
@@ -273,7 +273,7 @@ fn remove_from(region: *mut FlowRegion, lock: *mut SpinLock, hash: u64, number: 
     // SAFETY: the lock is one of the table's, and is let go of before the function ends.
     unsafe { bpf_spin_lock(lock) };
     let place = place_in(region, hash, number);
-    let is_there = place < SLOTS && holds(bucket, place, key);
+    let is_there = place < PLACES && holds(bucket, place, key);
     if is_there {
         flip(tags_of(region, hash, number), place, tag(hash));
     }
@@ -303,7 +303,7 @@ fn add_entries(count: i64) -> u64 {
 /// Sets the tag of a place that is free, or takes it away from one that has it.
 #[inline(always)]
 fn flip(tags: *mut FlowTags, place: u32, tag: u16) {
-    // SAFETY: one of the two words of the table's tags. What was written to the slot is seen by who sees the tag.
+    // SAFETY: one of the two words of the table's tags. What was written to the place is seen by who sees the tag.
     unsafe {
         let word = (&raw mut (*tags).words).cast::<u64>().add((place >> 2 & 1) as usize);
         atomic::fetch_xor(word, u64::from(tag) << (16 * (place & 3)));
@@ -326,15 +326,15 @@ fn tags_of(region: *mut FlowRegion, hash: u64, number: u32) -> *mut FlowTags {
 }
 
 #[inline(always)]
-fn slot(bucket: *mut FlowBucket, place: u32) -> *mut FlowSlot {
+fn place_at(bucket: *mut FlowBucket, number: u32) -> *mut FlowPlace {
     // SAFETY: the index is one of the bucket's.
-    unsafe { (&raw mut (*bucket).slots).cast::<FlowSlot>().add((place % SLOTS) as usize) }
+    unsafe { (&raw mut (*bucket).places).cast::<FlowPlace>().add((number % PLACES) as usize) }
 }
 
 #[inline(always)]
 fn holds(bucket: *mut FlowBucket, place: u32, key: &FlowKey) -> bool {
-    // SAFETY: a slot of the table.
-    unsafe { (*slot(bucket, place)).key.is(key) }
+    // SAFETY: a place of the table.
+    unsafe { (*place_at(bucket, place)).key.is(key) }
 }
 
 #[inline(always)]

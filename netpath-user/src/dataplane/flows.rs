@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData, MapInfo};
 use netpath_common::{
-    abi::{Flow, FlowBucket, FlowKey, FlowTable, FlowTags, names::map},
+    abi::{Flow, FlowBucket, FlowKey, FlowPlace, FlowTable, FlowTags, names::map},
     flow_table::{self, REGION},
 };
 
@@ -101,13 +101,13 @@ impl Shape {
     }
 
     /// The entries of a bucket that were there when its tags were looked at, and still are.
-    fn entries_of(&self, bucket: u32, tags: FlowTags, places: &FlowBucket) -> impl Iterator<Item = (FlowKey, Flow)> {
+    fn entries_of(&self, bucket: u32, tags: FlowTags, copied: &FlowBucket) -> impl Iterator<Item = (FlowKey, Flow)> {
         let of = move |place: usize| {
-            let slot = &places.slots[place];
+            let FlowPlace { key, flow } = copied.places[place];
             let tag = (tags.words[place / 4] >> (16 * (place % 4))) as u16;
-            self.is_place_of(&slot.key, bucket, tag).then_some((slot.key, slot.flow))
+            self.is_place_of(&key, bucket, tag).then_some((key, flow))
         };
-        (0..places.slots.len()).filter(move |place| tags.taken().any(|taken| taken == *place)).filter_map(of)
+        (0..copied.places.len()).filter(move |place| tags.taken().any(|taken| taken == *place)).filter_map(of)
     }
 }
 
@@ -256,10 +256,8 @@ fn batches(taken: &[Taken]) -> impl Iterator<Item = &[Taken]> {
 
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable as _;
-    use netpath_common::abi::FlowSlot;
-
     use super::*;
+    use bytemuck::Zeroable as _;
 
     fn words(tags: &[[u64; 2]]) -> Vec<AtomicU64> {
         tags.iter().flatten().copied().map(AtomicU64::new).collect()
@@ -322,11 +320,11 @@ mod tests {
             let hash = flow_table::hash(shape.seed, &key(7));
             let (bucket, tag) = (flow_table::bucket(hash, shape.regions, number), flow_table::tag(hash));
             let flow = Flow { hop: 42, ..Flow::zeroed() };
-            let mut places = FlowBucket::zeroed();
-            places.slots[5] = FlowSlot { key: key(7), flow };
+            let mut copied = FlowBucket::zeroed();
+            copied.places[5] = FlowPlace { key: key(7), flow };
             let at = |bucket, tag: u16| {
                 let tags = FlowTags { words: [0, u64::from(tag) << 16] };
-                shape.entries_of(bucket, tags, &places).collect::<Vec<_>>()
+                shape.entries_of(bucket, tags, &copied).collect::<Vec<_>>()
             };
             assert_eq!(at(bucket, tag), [(key(7), flow)]);
             assert_eq!(at(bucket, flow_table::FREE), []);
@@ -334,9 +332,9 @@ mod tests {
             assert_eq!(at((bucket + 1) % REGION, tag), []);
             let other = Shape { seed: 1, ..shape };
             let tags = FlowTags { words: [0, u64::from(tag) << 16] };
-            assert_eq!(other.entries_of(bucket, tags, &places).count(), 0);
-            places.slots[5].key.destination = [192, 0, 2, 3];
-            assert_eq!(shape.entries_of(bucket, tags, &places).count(), 0, "half of it is another key");
+            assert_eq!(other.entries_of(bucket, tags, &copied).count(), 0);
+            copied.places[5].key.destination = [192, 0, 2, 3];
+            assert_eq!(shape.entries_of(bucket, tags, &copied).count(), 0, "half of it is another key");
         }
     }
 }
