@@ -291,14 +291,7 @@ fn parse_icmp(packet: &impl Packet, headers: &mut Headers) -> Result<(), DropRea
 impl Headers {
     /// Headers of nothing, for [`parse`] to fill in.
     pub const EMPTY: Self = Self {
-        key: FlowKey {
-            source: [0; 4],
-            destination: [0; 4],
-            source_port: [0; 2],
-            destination_port: [0; 2],
-            protocol: 0,
-            reserved: [0; 3],
-        },
+        key: FlowKey::EMPTY,
         transport_at: 0,
         payload_at: 0,
         ttl: 0,
